@@ -1,0 +1,1 @@
+"""The face-detector pruning toolkit; one noun a module, imports one way (CONTRIBUTING.md has the order)."""

@@ -1,0 +1,127 @@
+"""Anchor grids, the box code and its inverse, and the matching of faces to anchors. NumPy only.
+
+One anchor a cell (EResFD, arXiv 2204.01209). Boxes here are relative to the network's input: x by its width, y by its
+height. Anchors are ordered level by level from the finest, row-major within a level, like the network's outputs.
+"""
+
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from lib.boxes import FloatArray, IntArray, cxcywh_to_xyxy, iou_matrix, xyxy_to_cxcywh
+
+# Offsets are divided by these: centre offsets by the first, log sizes by the second (SSD, arXiv 1512.02325).
+VARIANCES = (0.1, 0.2)
+
+
+@dataclass(frozen=True)
+class AnchorSpec:
+    """What fixes the anchors of a model at every input size.
+
+    Attributes:
+        strides: pixels from cell to cell, one a level, finest first; each twice the one before.
+        sizes: anchor widths in pixels, one a level.
+        ratio: height / width of every anchor (1.25: the published EResFD weights, 1.0: the B-FPGM models).
+
+    """
+
+    strides: tuple[int, ...] = (4, 8, 16, 32, 64, 128)
+    sizes: tuple[float, ...] = (16, 32, 64, 128, 256, 512)
+    ratio: float = 1.25
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "strides", tuple(self.strides))
+        object.__setattr__(self, "sizes", tuple(self.sizes))
+        if not self.strides or len(self.strides) != len(self.sizes):
+            raise ValueError(f"one anchor size a stride is needed, got strides {self.strides}, sizes {self.sizes}")
+        if min(self.strides) <= 0 or min(self.sizes) <= 0 or self.ratio <= 0:
+            raise ValueError(f"strides, sizes and ratio must be positive, got {self}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dict for JSON; `AnchorSpec(**d)` is its inverse."""
+        return asdict(self)
+
+    def grid_shapes(self, height_px: int, width_px: int) -> list[tuple[int, int]]:
+        """(rows, columns) of each level's grid: level 0 is the input over its stride, rounded up, then ceil(half)."""
+        rows, columns = -(-height_px // self.strides[0]), -(-width_px // self.strides[0])
+        shapes = [(rows, columns)]
+        for _ in self.strides[1:]:
+            rows, columns = -(-rows // 2), -(-columns // 2)
+            shapes.append((rows, columns))
+        return shapes
+
+
+@lru_cache(maxsize=32)
+def anchor_grid(spec: AnchorSpec, height_px: int, width_px: int) -> FloatArray:
+    """All anchors of an input of `height_px` x `width_px`: read-only float32 [n, 4] cxcywh, relative."""
+    levels = []
+    for (rows, columns), stride, size in zip(
+        spec.grid_shapes(height_px, width_px), spec.strides, spec.sizes, strict=True
+    ):
+        level = np.empty((rows, columns, 4), np.float64)
+        level[..., 0] = (np.arange(columns) + 0.5) * stride / width_px
+        level[..., 1] = ((np.arange(rows) + 0.5) * stride / height_px)[:, None]
+        level[..., 2] = size / width_px
+        level[..., 3] = size * spec.ratio / height_px
+        levels.append(level.reshape(-1, 4))
+    grid = np.concatenate(levels).astype(np.float32)
+    grid.setflags(write=False)
+    return grid
+
+
+def encode(boxes_xyxy: FloatArray, anchors_cxcywh: FloatArray) -> FloatArray:
+    """Offsets [..., 4] that `decode` turns back into the boxes; boxes must have positive width and height."""
+    boxes = xyxy_to_cxcywh(boxes_xyxy)
+    centre = (boxes[..., :2] - anchors_cxcywh[..., :2]) / (VARIANCES[0] * anchors_cxcywh[..., 2:])
+    size = np.log(boxes[..., 2:] / anchors_cxcywh[..., 2:]) / VARIANCES[1]
+    return np.concatenate([centre, size], axis=-1).astype(np.float32)
+
+
+def decode(offsets: FloatArray, anchors_cxcywh: FloatArray) -> FloatArray:
+    """Boxes [..., 4] xyxy (relative, not clipped) from the network's offsets [..., 4]."""
+    centre = anchors_cxcywh[..., :2] + offsets[..., :2] * VARIANCES[0] * anchors_cxcywh[..., 2:]
+    size = anchors_cxcywh[..., 2:] * np.exp(offsets[..., 2:] * VARIANCES[1])
+    return cxcywh_to_xyxy(np.concatenate([centre, size], axis=-1))
+
+
+def match(
+    faces_xyxy: FloatArray,
+    anchors_cxcywh: FloatArray,
+    positive_iou: float = 0.35,
+    second_stage_iou: float = 0.1,
+) -> IntArray:
+    """EResFD's two-stage matching (arXiv 2204.01209, also S3FD, arXiv 1708.05237, section 3.2).
+
+    Stage 1: an anchor takes the face that it overlaps most if their IoU is at least `positive_iou`; every face also
+    gets its best anchor, whatever the overlap. Stage 2: of the anchors still free whose best IoU lies between
+    `second_stage_iou` and `positive_iou`, the N best are added, N = (faces whose best IoU is at least `positive_iou` +
+    faces whose best IoU is at least 0.5) // 2.
+
+    Args:
+        faces_xyxy: [m, 4] relative; m may be 0.
+        anchors_cxcywh: [n, 4] relative.
+
+    Returns:
+        [n] index of the face of each anchor, -1 for background.
+
+    """
+    matched = np.full(len(anchors_cxcywh), -1, np.int64)
+    if not len(faces_xyxy):
+        return matched
+    overlaps = iou_matrix(faces_xyxy, cxcywh_to_xyxy(anchors_cxcywh))
+    face_of_anchor = overlaps.argmax(axis=0)
+    iou_of_anchor = overlaps[face_of_anchor, np.arange(overlaps.shape[1])]
+    anchor_of_face = overlaps.argmax(axis=1)
+    iou_of_face = overlaps[np.arange(len(overlaps)), anchor_of_face]
+
+    positive = iou_of_anchor >= positive_iou
+    matched[positive] = face_of_anchor[positive]
+    matched[anchor_of_face] = np.arange(len(faces_xyxy))  # of two faces with the same best anchor the later one wins
+
+    wanted = (int((iou_of_face >= positive_iou).sum()) + int((iou_of_face >= 0.5).sum())) // 2
+    candidates = np.flatnonzero((matched < 0) & (iou_of_anchor > second_stage_iou) & (iou_of_anchor < positive_iou))
+    chosen = candidates[np.argsort(-iou_of_anchor[candidates], kind="stable")[:wanted]]
+    matched[chosen] = face_of_anchor[chosen]
+    return matched

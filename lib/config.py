@@ -1,0 +1,256 @@
+"""Settings as typed sections: loading a config file, overriding from the command line, validating once at the door.
+
+A config file is Python that makes a `Config` called `config` and assigns to `config.SECTION.key`. Unknown names and
+wrong types fail at the line that holds them.
+"""
+
+import ast
+import difflib
+import json
+import os
+import runpy
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field
+
+from lib.errors import ConfigError
+
+Stage = Literal["pretrain", "soft_prune", "finetune", "evaluate"]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(gt=0)]
+LearningRate = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A section of settings; assignments are checked at once."""
+
+    model_config = ConfigDict(validate_assignment=True, extra="forbid", strict=True)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        known = type(self).model_fields
+        if name not in known:
+            raise ConfigError(f"{type(self).__name__.upper()}.{name} is no setting{_nearest(name, list(known))}")
+        try:
+            super().__setattr__(name, _as_declared(value, known[name].annotation))
+        except pydantic.ValidationError as error:
+            raise ConfigError(_describe(f"{type(self).__name__.upper()}.{name}", error)) from None
+
+
+class Train(Section):
+    """What runs, and how the first training goes."""
+
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = ("pretrain", "soft_prune", "finetune", "evaluate")
+    seed: Count = 0
+    epoch: Positive = 30
+    batch_size: Positive = 16
+    lr_value_every_step: Annotated[tuple[LearningRate, ...], Field(min_length=1)] = (1e-3,)
+    lr_decay_every_step: tuple[Positive, ...] = ()
+    weight_decay_factor: Annotated[float, Field(ge=0)] = 5e-4
+    train_set_size: Count = 0
+    val_set_size: Count = 0
+    process_num: Positive = 2
+    prefetch_size: Positive = 8
+
+
+class Model(Section):
+    """Which network, from which weights, into which folder."""
+
+    model_path: Annotated[str, Field(min_length=1)] = "runs/eresfd"
+    pretrained_model: str = ""
+    net_structure: Literal["eresfd"] = "eresfd"
+    width_mult: Annotated[float, Field(gt=0)] = 0.0625
+    max_negatives_per_positive: Annotated[float, Field(gt=0)] = 3.0
+
+
+class Data(Section):
+    """Where images and boxes come from, and what the network sees of them."""
+
+    root_path: str = ""
+    train_txt_path: str = ""
+    val_txt_path: str = ""
+    train_image_dir: str = ""
+    val_image_dir: str = ""
+    sample_path: str = "data/samples"
+    hin: Annotated[int, Field(ge=32)] = 640
+    win: Annotated[int, Field(ge=32)] = 640
+    crop_min: Annotated[float, Field(gt=0, le=1)] = 0.3
+
+
+class Anchor(Section):
+    """Anchors of a new model, and how faces are matched to them."""
+
+    anchor_ratio: Annotated[float, Field(gt=0)] = 1.25
+    POSITIVE_ANCHOR_THRESH: Annotated[float, Field(gt=0, lt=1)] = 0.35
+    second_stage_thresh: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+
+class Test(Section):
+    """How detections are made where AP is measured."""
+
+    score_thres: Annotated[float, Field(ge=0, le=1)] = 0.05
+    iou_thres: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    max_detect: Positive = 750
+
+
+class Prune(Section):
+    """How much goes, by which criterion, and the two stages that make it go."""
+
+    rate: Rate | dict[str, Rate] = 0.3
+    mode: Literal["removable", "per_layer"] = "removable"
+    criterion: Literal["fpgm", "l1"] = "fpgm"
+    epoch_prune: Positive = 5
+    soft_epoch: Positive = 20
+    soft_lr: LearningRate = 1e-3
+    soft_lr_decay_epoch: tuple[Positive, ...] = ()
+    finetune_epoch: Positive = 10
+    finetune_lr: LearningRate = 1e-3
+    finetune_lr_decay_epoch: tuple[Positive, ...] = ()
+
+
+class Config(BaseModel):
+    """All sections. `Config()` holds the defaults."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    TRAIN: Train = Field(default_factory=Train)
+    MODEL: Model = Field(default_factory=Model)
+    DATA: Data = Field(default_factory=Data)
+    ANCHOR: Anchor = Field(default_factory=Anchor)
+    TEST: Test = Field(default_factory=Test)
+    PRUNE: Prune = Field(default_factory=Prune)
+
+    def __getattr__(self, name: str) -> Any:
+        raise ConfigError(f"config.{name} is no section{_nearest(name, list(type(self).model_fields))}")
+
+    def override(self, assignment: str) -> None:
+        """Applies one `SECTION.key=value` of the command line; lists may be written `a,b`.
+
+        Raises:
+            ConfigError: it has another form, or the setting is unknown or the value unfit.
+
+        """
+        target, equals, text = assignment.partition("=")
+        section, dot, key = target.strip().partition(".")
+        if not (equals and dot):
+            raise ConfigError(f"{assignment!r}: expected SECTION.key=value, for example TRAIN.batch_size=4")
+        if section not in type(self).model_fields:
+            raise ConfigError(
+                f"{assignment!r}: {section} is no section{_nearest(section, list(type(self).model_fields))}"
+            )
+        try:
+            setattr(getattr(self, section), key, text.strip())
+        except ConfigError as error:
+            raise ConfigError(f"{assignment!r}: {error}") from None
+
+    def check(self) -> None:
+        """Raises ConfigError where settings that are fine alone do not go together."""
+        train, data, prune = self.TRAIN, self.DATA, self.PRUNE
+        if len(train.lr_value_every_step) != len(train.lr_decay_every_step) + 1:
+            raise ConfigError(
+                "TRAIN.lr_value_every_step needs one value more than TRAIN.lr_decay_every_step has steps, got "
+                f"{len(train.lr_value_every_step)} values and {len(train.lr_decay_every_step)} steps"
+            )
+        for name, steps in (
+            ("TRAIN.lr_decay_every_step", train.lr_decay_every_step),
+            ("PRUNE.soft_lr_decay_epoch", prune.soft_lr_decay_epoch),
+            ("PRUNE.finetune_lr_decay_epoch", prune.finetune_lr_decay_epoch),
+        ):
+            if list(steps) != sorted(set(steps)):
+                raise ConfigError(f"{name} must increase, got {list(steps)}")
+        if len(set(train.stages)) != len(train.stages) or list(train.stages) != sorted(train.stages, key=STAGES.index):
+            raise ConfigError(
+                f"TRAIN.stages must be some of {', '.join(STAGES)}, in this order, got {', '.join(train.stages)}"
+            )
+        if bool(data.train_txt_path) != bool(data.val_txt_path):
+            raise ConfigError(
+                "DATA.train_txt_path and DATA.val_txt_path go together; leave both empty for the built-in sample set"
+            )
+        if self.ANCHOR.second_stage_thresh >= self.ANCHOR.POSITIVE_ANCHOR_THRESH:
+            raise ConfigError("ANCHOR.second_stage_thresh must lie below ANCHOR.POSITIVE_ANCHOR_THRESH")
+        if "pretrain" not in train.stages and not self.MODEL.pretrained_model:
+            raise ConfigError("without the stage 'pretrain', MODEL.pretrained_model must name the model to start from")
+
+
+STAGES: tuple[str, ...] = get_args(Stage)
+
+
+def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
+    """Reads a config file (`.py` with a `config`, or a run folder's `config.json`), then applies the overrides.
+
+    Raises:
+        ConfigError: the file cannot be read, or something in it is unknown or unfit; names the file and the line.
+
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ConfigError(f"{file}: no such config file")
+    config = _from_json(file) if file.suffix == ".json" else _from_python(file)
+    for assignment in overrides:
+        config.override(assignment)
+    config.check()
+    return config
+
+
+def _from_python(file: Path) -> Config:
+    try:
+        names = runpy.run_path(str(file), run_name="config")
+    except Exception as error:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+        line = error.lineno if isinstance(error, SyntaxError) else frames[-1].lineno if frames else 1
+        detail = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{file}:{line}: {detail}") from error
+    config = names.get("config")
+    if not isinstance(config, Config):
+        raise ConfigError(
+            f"{file}: expected `config = Config()` (from lib.config import Config), found {type(config).__name__}"
+        )
+    return config.model_copy(deep=True)
+
+
+def _from_json(file: Path) -> Config:
+    try:
+        sections = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{file}:{error.lineno}: {error.msg}") from error
+    config = Config()
+    try:
+        for section, values in sections.get("config", sections).items():
+            for key, value in values.items():
+                setattr(getattr(config, section), key, value)
+    except (ConfigError, AttributeError) as error:
+        raise ConfigError(f"{file}: {error}") from error
+    return config
+
+
+def _as_declared(value: Any, annotation: Any) -> Any:
+    """Lists become the declared tuples; text from a command line becomes the declared number, list or mapping."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _as_declared(value, get_args(annotation)[0])
+    if isinstance(value, str) and annotation is not str and origin is not Literal:
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            if origin is tuple:
+                value = tuple(part.strip() for part in value.split(",") if part.strip())
+    if origin is tuple and not isinstance(value, tuple):
+        value = tuple(value) if isinstance(value, list) else (value,)
+    return value
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    folded = {candidate.lower(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.5)
+    return f"; did you mean {folded[close[0]]}?" if close else f"; known: {', '.join(known)}"
+
+
+def _describe(name: str, error: pydantic.ValidationError) -> str:
+    """One line from pydantic's report: every message once, the input once."""
+    problems = error.errors()
+    messages = dict.fromkeys(problem["msg"][0].lower() + problem["msg"][1:] for problem in problems)
+    return f"{name}: {' or '.join(messages)}; got {problems[0]['input']!r}"

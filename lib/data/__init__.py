@@ -1,0 +1,1 @@
+"""From annotation text and images to training batches."""

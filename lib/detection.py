@@ -1,0 +1,107 @@
+"""`FaceDetector`: an image in, face boxes out."""
+
+import logging
+import os
+
+import cv2
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.anchors import anchor_grid, decode
+from lib.boxes import FloatArray, best_first, nms
+from lib.models import anchors_of, load
+
+logger = logging.getLogger(__name__)
+
+MIN_SIDE_PX = 16
+MAX_CANDIDATES = 5000  # boxes that enter NMS, as in the published test code
+
+
+class FaceDetector:
+    """Finds faces with a trained detector.
+
+    Args:
+        model: path of a `.keras` file, or a model already in memory.
+        iou_threshold: boxes that overlap a better one by more than this are dropped.
+        max_detections: at most so many boxes an image.
+
+    Raises:
+        ModelError: the file is no detector of this toolkit.
+
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | keras.Model,
+        iou_threshold: float = 0.3,
+        max_detections: int = 750,
+    ) -> None:
+        self.model = model if isinstance(model, keras.Model) else load(model)
+        self.anchors = anchors_of(self.model)
+        self.iou_threshold = iou_threshold
+        self.max_detections = max_detections
+        if keras.backend.backend() == "tensorflow":
+            self.model.jit_compile = False  # XLA would compile anew, for seconds, at every new image size
+
+    def __call__(
+        self, image_rgb: NDArray[np.uint8], score_threshold: float = 0.5, max_side: int | None = None
+    ) -> FloatArray:
+        """Detects the faces of one image.
+
+        Args:
+            image_rgb: uint8 [H, W, 3], at least 16 px on both sides. Grey images ([H, W] or [H, W, 1]) are repeated
+                to three channels; the alpha channel of [H, W, 4] is dropped.
+            score_threshold: boxes with at least this score, 0..1, are returned.
+            max_side: an image with a longer side is first scaled down to this many px; None: never.
+
+        Returns:
+            float32 [n, 5]: x1, y1, x2, y2 in pixels of the given image (not clipped to it) and score, best first.
+
+        Raises:
+            ValueError: another shape or type, or an image under 16 px.
+
+        """
+        image = as_rgb(image_rgb)
+        scale = 1.0
+        if max_side is not None:
+            if max_side < MIN_SIDE_PX:
+                raise ValueError(f"max_side must be at least {MIN_SIDE_PX} px, got {max_side}")
+            scale = min(1.0, max_side / max(image.shape[:2]))
+        height, width = image.shape[:2]
+        if scale < 1:
+            size = (max(MIN_SIDE_PX, round(width * scale)), max(MIN_SIDE_PX, round(height * scale)))
+            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        boxes, scores = self.candidates(image, score_threshold)
+        boxes = boxes * np.array([width, height, width, height], np.float32)
+        kept = nms(boxes, scores, self.iou_threshold, self.max_detections)
+        return np.column_stack([boxes[kept], scores[kept]]).astype(np.float32).reshape(-1, 5)
+
+    def candidates(self, image_rgb: NDArray[np.uint8], score_threshold: float) -> tuple[FloatArray, FloatArray]:
+        """Decoded boxes [n, 4] (xyxy, relative to the image) and scores [n] before NMS, at most 5000."""
+        outputs = self.model.predict_on_batch(image_rgb[None].astype(np.float32))
+        logits = np.asarray(outputs["scores"][0], np.float32)
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        scores = exponentials[:, 1] / exponentials.sum(axis=1)
+        passing = np.flatnonzero(scores >= score_threshold)
+        passing = np.sort(passing[best_first(scores[passing])[:MAX_CANDIDATES]])
+        anchors = anchor_grid(self.anchors, *image_rgb.shape[:2])
+        return decode(np.asarray(outputs["boxes"][0])[passing], anchors[passing]), scores[passing]
+
+
+def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """uint8 [H, W, 3] from grey, RGB or RGBA; ValueError for anything else."""
+    image = np.asarray(image)
+    if image.dtype != np.uint8:
+        raise ValueError(f"expected an image of uint8 0..255, got {image.dtype}; convert it first")
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.ndim != 3 or image.shape[2] not in (1, 3, 4):
+        raise ValueError(f"expected an image [H, W], [H, W, 1], [H, W, 3] (RGB) or [H, W, 4] (RGBA), got {image.shape}")
+    if min(image.shape[:2]) < MIN_SIDE_PX:
+        raise ValueError(
+            f"an image needs at least {MIN_SIDE_PX} px on both sides, got {image.shape[1]}x{image.shape[0]}"
+        )
+    if image.shape[2] == 1:
+        image = np.repeat(image, 3, axis=2)
+    return np.ascontiguousarray(image[..., :3])

@@ -1,0 +1,47 @@
+"""Scores of filters: the lowest go first. A kernel is an array [kh, kw, channels in, filters]."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from lib.boxes import FloatArray
+
+
+def fpgm(kernel: FloatArray) -> FloatArray:
+    """Sum of the Euclidean distances to all other filters, [filters] (He et al., arXiv 1811.00250, equation 7).
+
+    The lowest are nearest to the geometric median of the layer: the others can best make up for them.
+    """
+    filters = _as_rows(kernel)
+    squares = (filters**2).sum(axis=1)
+    distances = squares[:, None] + squares[None, :] - 2 * filters @ filters.T
+    np.fill_diagonal(distances, 0)
+    return np.sqrt(np.maximum(distances, 0)).sum(axis=1)
+
+
+def l1(kernel: FloatArray) -> FloatArray:
+    """Sum of absolute weights, [filters] (Li et al., arXiv 1608.08710, section 3.1)."""
+    return np.abs(_as_rows(kernel)).sum(axis=1)
+
+
+CRITERIA: dict[str, Callable[[FloatArray], FloatArray]] = {"fpgm": fpgm, "l1": l1}
+
+
+def combined(kernels: Sequence[FloatArray], criterion: str) -> FloatArray:
+    """Score of each channel of a tied set, [channels]: the mean of its members' scores.
+
+    Each member's scores are first divided by their mean, so that a layer with large weights does not decide alone.
+    """
+    scores = [CRITERIA[criterion](kernel) for kernel in kernels]
+    return np.mean([score / mean if (mean := score.mean()) > 0 else score for score in scores], axis=0)
+
+
+def lowest(scores: FloatArray, rate: float) -> tuple[int, ...]:
+    """Indices of the floor(rate * n) lowest scores, ascending; of equal scores the first goes first."""
+    count = int(rate * len(scores) + 1e-9)  # 0.29 * 100 is 28.999... in floating point, and means 29
+    return tuple(sorted(np.argsort(scores, kind="stable")[:count].tolist()))
+
+
+def _as_rows(kernel: FloatArray) -> FloatArray:
+    """[kh, kw, in, filters] -> [filters, kh * kw * in] in double precision."""
+    return np.asarray(kernel, np.float64).reshape(-1, kernel.shape[-1]).T

@@ -1,0 +1,111 @@
+"""A run folder: settings, state, checkpoints and results of one run, so that it can be killed and go on."""
+
+import difflib
+import logging
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from lib.config import Config
+from lib.errors import TrainingError
+from lib.files import read_json, write_json
+
+logger = logging.getLogger(__name__)
+
+_PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy", "opencv-python-headless")
+# Settings that change how fast a run goes or where it lies, not what it computes.
+_IMMATERIAL = ("TRAIN.process_num", "TRAIN.prefetch_size", "MODEL.model_path")
+
+
+class RunFolder:
+    """One run's folder.
+
+    Files: `config.json` (settings, versions, commit), `state.json` (finished stages, progress), `epoch_N.keras`
+    (checkpoints with optimiser), `optimized/STAGE.keras` (each stage's outcome), `masks.json`, `history.csv`,
+    `results.json`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.state: dict[str, Any] = {"stages": [], "progress": None, "history": []}
+
+    def open(self, config: Config, fresh: bool = False) -> None:
+        """Starts the run, or goes on with the one that is there.
+
+        Args:
+            fresh: an earlier run in the folder is moved aside, to `NAME.1`, `NAME.2`, ...
+
+        Raises:
+            TrainingError: the folder holds a run with other settings (the differences are shown), or something else.
+
+        """
+        if fresh and self.path.exists():
+            number = 1
+            while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
+                number += 1
+            self.path.rename(aside)
+            logger.info("the earlier run is now in %s", aside)
+        settings = self.path / "config.json"
+        if settings.is_file():
+            self._require_same(read_json(settings)["config"], config)
+            if (self.path / "state.json").is_file():
+                self.state = read_json(self.path / "state.json")
+            return
+        if self.path.exists() and any(self.path.iterdir()):
+            raise TrainingError(f"{self.path}: not empty and no run of this program; choose another MODEL.model_path")
+        write_json(settings, {"config": config.model_dump(mode="json"), **_environment()})
+
+    def save_state(self) -> None:
+        write_json(self.path / "state.json", self.state)
+
+    def checkpoint(self, epoch: int) -> Path:
+        """The checkpoint after `epoch` epochs, all stages counted."""
+        return self.path / f"epoch_{epoch}.keras"
+
+    def outcome(self, stage: str) -> Path:
+        """The model that a stage ended with."""
+        return self.path / "optimized" / f"{stage}.keras"
+
+    def _require_same(self, before: dict[str, Any], config: Config) -> None:
+        old, new = _lines(before), _lines(config.model_dump(mode="json"))
+        if old != new:
+            changes = [line for line in difflib.ndiff(old, new) if line[0] in "-+"]
+            raise TrainingError(
+                f"{self.path} holds a run with other settings (- then, + now):\n  " + "\n  ".join(changes) + "\n"
+                "Give --fresh to start anew (the earlier run is kept aside), choose another MODEL.model_path, "
+                "or restore the settings to go on."
+            )
+
+
+def _lines(config: dict[str, Any]) -> list[str]:
+    flat = {f"{section}.{key}": value for section, values in config.items() for key, value in values.items()}
+    return [f"{name} = {value!r}" for name, value in sorted(flat.items()) if name not in _IMMATERIAL]
+
+
+def _environment() -> dict[str, Any]:
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {"command": sys.argv, "versions": versions, "commit": _commit()}
+
+
+def _commit() -> str | None:
+    """The project's commit, with "+changes" if the tree differs from it; None outside a repository."""
+    root = Path(__file__).parent.parent
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"],  # noqa: S607
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return described.stdout.strip()

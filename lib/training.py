@@ -1,0 +1,346 @@
+"""The stages of a run: pretrain or load, soft pruning, fine-tuning under hard masks, evaluation; resume included."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from lib.callbacks import Checkpoint, PiecewiseRate, StopOnNonFinite, Validation
+from lib.config import Config
+from lib.cost import count_macs, count_parameters, zero_share
+from lib.data.loader import FaceDataset, TargetSpec
+from lib.data.samples import ensure_samples
+from lib.data.wider import Record, read_annotations
+from lib.detection import FaceDetector
+from lib.errors import DataError
+from lib.evaluation import IOU_THRESHOLD, evaluate
+from lib.files import read_json, write_json
+from lib.losses import BoxLoss, ScoreLoss
+from lib.models import anchors_of, build, load, save
+from lib.pruning import HeldMasks, Masks, SoftPruning, plan
+from lib.runs import RunFolder
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+RECALIBRATION_BATCHES = 40  # at momentum 0.9 the old statistics then weigh 0.9^40, 1.5 %
+
+
+@dataclass(frozen=True)
+class FaceData:
+    """The images of a run.
+
+    Attributes:
+        train, val: the annotated images.
+        description: one line for the tables: which data the figures come from.
+
+    """
+
+    train: list[Record]
+    val: list[Record]
+    description: str
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """A training stage: its epochs, counted from 0 over the whole run, and its learning rates by step of the stage."""
+
+    name: str
+    first_epoch: int
+    epochs: int
+    rates: tuple[float, ...]
+    boundaries: tuple[int, ...]
+
+
+def load_data(config: Config) -> FaceData:
+    """Reads the annotations that the config names, or makes the built-in sample set.
+
+    Raises:
+        DataError: annotations or images are unfit, or the validation images have no face to find.
+
+    """
+    data, train = config.DATA, config.TRAIN
+    if data.train_txt_path:
+        root = Path(data.root_path)
+        sources = [
+            (root / data.train_txt_path, root / data.train_image_dir),
+            (root / data.val_txt_path, root / data.val_image_dir),
+        ]
+        description = f"{data.train_txt_path} and {data.val_txt_path}"
+    else:
+        samples = ensure_samples(data.sample_path, train.seed)
+        sources = [(samples.train_annotations, samples.train_images), (samples.val_annotations, samples.val_images)]
+        description = "built-in generated scenes (drawings, not photographs)"
+    train_records, val_records = (
+        _subset(read_annotations(annotation, images), size, train.seed)
+        for (annotation, images), size in zip(sources, (train.train_set_size, train.val_set_size), strict=True)
+    )
+    if not any(len(record.boxes_xyxy_px) for record in val_records):
+        raise DataError(
+            f"{sources[1][0]}: no face in the {len(val_records)} validation images; nothing can be measured"
+        )
+    counts = f"{len(train_records)} training and {len(val_records)} validation images"
+    return FaceData(train_records, val_records, f"{description}, {counts}")
+
+
+def _subset(records: list[Record], size: int, seed: int) -> list[Record]:
+    """`size` of the records, drawn by the seed, in their order; 0 means all."""
+    if size == 0 or size >= len(records):
+        return records
+    return [records[i] for i in np.sort(np.random.default_rng(seed).permutation(len(records))[:size])]
+
+
+def run(
+    config: Config,
+    fresh: bool = False,
+    verbose: int = 2,
+    evaluation_progress: Callable[[str], Progress] | None = None,
+) -> dict[str, Any]:
+    """Runs the stages that the config names, or goes on where the run folder stands.
+
+    Args:
+        config: checked settings.
+        fresh: start anew even if the folder holds a run; that one is moved aside.
+        verbose: Keras' progress display: 0 none, 1 a bar, 2 a line an epoch.
+        evaluation_progress: makes, for a stage's name, a function that is called with (images done, images in all).
+
+    Returns:
+        The content of `results.json`.
+
+    Raises:
+        ToolkitError: settings, data, weights or an earlier run in the folder do not fit; found before any training.
+
+    """
+    keras.utils.set_random_seed(config.TRAIN.seed)
+    start = _starting_model(config)
+    plan(start, config.PRUNE.rate, config.PRUNE.criterion, config.PRUNE.mode)  # unfit rates fail now, not after hours
+    data = load_data(config)
+    folder = RunFolder(config.MODEL.model_path)
+    folder.open(config, fresh)
+    trainer = _Trainer(config, data, folder, start, verbose)
+
+    first = "imported" if config.MODEL.pretrained_model else "pretrain"
+    for stage in [first, *(stage for stage in ("soft_prune", "finetune") if stage in config.TRAIN.stages)]:
+        row = next((row for row in folder.state["stages"] if row["stage"] == stage), None)
+        if row is None:
+            logger.info("stage %s", stage)
+            trainer.run_stage(stage)
+            row = {"stage": stage, "ap": None, **_costs(trainer.model, config)}
+            folder.state["stages"].append(row)
+            folder.state["progress"] = None
+            folder.save_state()
+        else:
+            logger.info("stage %s: already done", stage)
+        if "evaluate" in config.TRAIN.stages and row["ap"] is None:
+            progress = evaluation_progress(stage) if evaluation_progress else None
+            row["ap"] = _average_precision(folder.outcome(stage), data, config, progress)
+            folder.save_state()
+    results = _results(config, data, folder)
+    write_json(folder.path / "results.json", results)
+    return results
+
+
+def _starting_model(config: Config) -> keras.Model:
+    model = config.MODEL
+    if model.pretrained_model:
+        loaded = load(model.pretrained_model)
+        anchors_of(loaded)  # refuses a model that is no detector
+        return loaded
+    return build(model.net_structure, width_mult=model.width_mult, anchor_ratio=config.ANCHOR.anchor_ratio)
+
+
+def _costs(model: keras.Model, config: Config) -> dict[str, Any]:
+    return {
+        "zero_share": zero_share(model),
+        "parameters": count_parameters(model),
+        "macs": count_macs(model, config.DATA.hin, config.DATA.win),
+    }
+
+
+def _average_precision(path: Path, data: FaceData, config: Config, progress: Progress | None) -> float:
+    """AP of a stage's saved outcome: what is measured is what the user gets."""
+    detector = FaceDetector(path, config.TEST.iou_thres, config.TEST.max_detect)
+    ap, unreadable = evaluate(detector, data.val, config.TEST.score_thres, progress)
+    if unreadable:
+        logger.warning("%d validation images could not be used; their faces count as missed", unreadable)
+    return ap
+
+
+def _results(config: Config, data: FaceData, folder: RunFolder) -> dict[str, Any]:
+    test = config.TEST
+    return {
+        "stages": folder.state["stages"],
+        "data": data.description,
+        "protocol": f"single scale at each image's own size, score >= {test.score_thres:g}, "
+        f"NMS at IoU {test.iou_thres:g}, at most {test.max_detect} boxes; "
+        f"AP over all scores at IoU {IOU_THRESHOLD:g}, all faces count",
+        "macs_at": f"{config.DATA.hin}x{config.DATA.win} (height x width)",
+    }
+
+
+class _Trainer:
+    """One model and one compiled step for all stages."""
+
+    def __init__(self, config: Config, data: FaceData, folder: RunFolder, model: keras.Model, verbose: int) -> None:
+        self.config, self.data, self.folder = config, data, folder
+        self.model = model
+        self.verbose = verbose
+        self.held: HeldMasks | None = None
+
+    def run_stage(self, name: str) -> None:
+        """Runs a stage from the outcome of the one before, or from its own last checkpoint, and saves its outcome."""
+        outcome = self.folder.outcome(name)
+        if name == "imported":
+            save(self.model, outcome)
+            return
+        progress = self._prepare(name)
+        held = self._held_masks()
+        stage = self._stage(name)
+        train = self._dataset(self.data.train, augment=True, epoch=progress["epoch"] if progress else stage.first_epoch)
+        if name == "pretrain":
+            held.release()
+            self._fit(stage, train)
+            self._take_best()
+        elif name == "soft_prune":
+            held.release()
+            masks = self._soft_prune(stage, train, progress)
+            write_json(self.folder.path / "masks.json", masks.to_dict())
+        else:
+            held.hold(self._hard_masks())
+            self._fit(stage, train)
+            self._take_best()
+        self._save_without_optimizer(outcome)
+
+    def _prepare(self, name: str) -> dict[str, Any] | None:
+        """Brings model and optimiser to where the stage stands; returns the stage's progress, None at its start."""
+        state = self.folder.state
+        progress = state["progress"]
+        if progress:
+            checkpoint = self.folder.checkpoint(progress["epoch"])
+            logger.info("stage %s: going on after epoch %d, from %s", name, progress["epoch"], checkpoint)
+            self.model = keras.saving.load_model(checkpoint)
+            self._compile(self.model.optimizer)
+            return dict(progress)
+        if state["stages"]:
+            self.model.set_weights(load(self.folder.outcome(state["stages"][-1]["stage"])).get_weights())
+        if self.held is None:
+            weight_decay = self.config.TRAIN.weight_decay_factor or None
+            self._compile(keras.optimizers.Adam(weight_decay=weight_decay))
+        else:
+            for variable in self.model.optimizer.variables:
+                variable.assign(np.zeros(variable.shape, variable.dtype))
+        return None
+
+    def _compile(self, optimizer: keras.optimizers.Optimizer) -> None:
+        self.held = HeldMasks(self.model, self.config.PRUNE.mode)
+        optimizer.build(self.model.trainable_variables)  # inside the traced step it would cost a second trace
+        losses = {"boxes": BoxLoss(), "scores": ScoreLoss(self.config.MODEL.max_negatives_per_positive)}
+        # XLA on TensorFlow's CPU path is slower here than the plain graph, and takes longer to compile.
+        jit = False if keras.backend.backend() == "tensorflow" else "auto"
+        self.model.compile(optimizer, loss=losses, jit_compile=jit)
+
+    def _held_masks(self) -> HeldMasks:
+        assert self.held is not None, "compiled before"
+        return self.held
+
+    def _stage(self, name: str) -> _Stage:
+        train, prune = self.config.TRAIN, self.config.PRUNE
+        pretrain_epochs = 0 if self.config.MODEL.pretrained_model else train.epoch
+        if name == "pretrain":
+            return _Stage(name, 0, train.epoch, train.lr_value_every_step, train.lr_decay_every_step)
+        steps = len(self._dataset(self.data.train, augment=True))
+        if name == "soft_prune":
+            first, epochs, rate, decays = pretrain_epochs, prune.soft_epoch, prune.soft_lr, prune.soft_lr_decay_epoch
+        else:
+            first = pretrain_epochs + (prune.soft_epoch if "soft_prune" in train.stages else 0)
+            epochs, rate, decays = prune.finetune_epoch, prune.finetune_lr, prune.finetune_lr_decay_epoch
+        rates = tuple(rate * 0.1**drop for drop in range(len(decays) + 1))
+        return _Stage(name, first, epochs, rates, tuple(epoch * steps for epoch in decays))
+
+    def _dataset(self, records: list[Record], augment: bool, epoch: int = 0) -> FaceDataset:
+        config = self.config
+        spec = TargetSpec(
+            anchors_of(self.model),
+            config.DATA.hin,
+            config.DATA.win,
+            config.ANCHOR.POSITIVE_ANCHOR_THRESH,
+            config.ANCHOR.second_stage_thresh,
+        )
+        return FaceDataset(
+            records,
+            spec,
+            config.TRAIN.batch_size,
+            augment,
+            config.DATA.crop_min,
+            config.TRAIN.seed,
+            epoch,
+            config.TRAIN.process_num,
+            config.TRAIN.prefetch_size,
+        )
+
+    def _fit(self, stage: _Stage, train: FaceDataset, pruning: SoftPruning | None = None) -> None:
+        """Keras' loop over the epochs of the stage that are left."""
+        last = stage.first_epoch + stage.epochs
+        if train.epoch >= last:
+            return
+
+        def more_state() -> dict[str, Any]:
+            return {"masks": pruning.masks.to_dict()} if pruning and pruning.masks else {}
+
+        recalibration = [_Recalibration(pruning, self._dataset(self.data.train, True, last))] if pruning else []
+        callbacks = [
+            PiecewiseRate(stage.rates, stage.boundaries, stage.first_epoch, len(train)),
+            StopOnNonFinite(self.folder),
+            *([pruning] if pruning else []),
+            *recalibration,
+            Validation(self._dataset(self.data.val, augment=False)),
+            Checkpoint(self.folder, stage.name, more_state),
+        ]
+        self.model.fit(train, initial_epoch=train.epoch, epochs=last, callbacks=callbacks, verbose=self.verbose)
+
+    def _soft_prune(self, stage: _Stage, train: FaceDataset, progress: dict[str, Any] | None) -> Masks:
+        prune = self.config.PRUNE
+        last_epoch = stage.first_epoch + stage.epochs - 1
+        pruning = SoftPruning(prune.rate, prune.criterion, prune.mode, prune.epoch_prune, stage.first_epoch, last_epoch)
+        if progress and "masks" in progress:
+            pruning.masks = Masks.from_dict(progress["masks"])
+        self._fit(stage, train, pruning)
+        assert pruning.masks is not None, "the last epoch ends with a pruning"
+        return pruning.masks
+
+    def _hard_masks(self) -> Masks:
+        """The soft stage's masks, or, where there was none, masks by the present weights."""
+        saved = self.folder.path / "masks.json"
+        if not saved.is_file():
+            prune = self.config.PRUNE
+            write_json(saved, plan(self.model, prune.rate, prune.criterion, prune.mode).to_dict())
+        return Masks.from_dict(read_json(saved))
+
+    def _take_best(self) -> None:
+        """Takes the weights of the stage's epoch with the lowest validation loss."""
+        best = self.folder.state["progress"]["best"]
+        logger.info("best validation loss: %.4f after epoch %d", best["val_loss"], best["epoch"])
+        self.model.set_weights(load(self.folder.checkpoint(best["epoch"])).get_weights())
+
+    def _save_without_optimizer(self, path: Path) -> None:
+        plain = keras.models.clone_model(self.model)
+        plain.set_weights(self.model.get_weights())
+        save(plain, path)
+
+
+class _Recalibration(keras.callbacks.Callback):
+    """After the soft stage's last pruning: batch statistics measured anew, because the pruned constants are gone."""
+
+    def __init__(self, pruning: SoftPruning, dataset: FaceDataset) -> None:
+        super().__init__()
+        self.pruning, self.dataset = pruning, dataset
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if epoch == self.pruning.last_epoch:
+            for batch in range(RECALIBRATION_BATCHES):
+                images, _ = self.dataset[batch % len(self.dataset)]
+                self.model(images, training=True)

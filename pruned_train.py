@@ -1,0 +1,31 @@
+"""Trains, prunes, fine-tunes and measures a face detector, as pruned_train_config.py says."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from lib.cli import friendly_errors, progress_bar, start_logging
+from lib.config import load_config
+from lib.report import stage_table
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs or resumes the stages that the config names, then prints the closing table; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", default="pruned_train_config.py", help="config file (.py, or a run's config.json)")
+    parser.add_argument("--fresh", action="store_true", help="start anew; an earlier run in the folder is kept aside")
+    parser.add_argument("overrides", nargs="*", metavar="SECTION.key=value", help="e.g. TRAIN.batch_size=4")
+    options = parser.parse_args(arguments)
+    start_logging()
+    with friendly_errors():
+        config = load_config(options.config, options.overrides)
+        from lib.training import run  # importing Keras takes seconds: after the config is known to be sound
+
+        verbose = 1 if sys.stdout.isatty() else 2
+        results = run(config, options.fresh, verbose, lambda stage: progress_bar(f"evaluating {stage}"))
+        print(f"\n{stage_table(results)}\n\nrun folder: {config.MODEL.model_path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""Turns published EResFD or B-FPGM weights (.pth) into a .keras model, without PyTorch and without running a pickle."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from lib.cli import friendly_errors, start_logging
+from lib.errors import ModelError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Imports, saves and reports what became of every tensor; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", required=True, help="a .pth file, or the common prefix of EResFD's five files")
+    parser.add_argument("--output", required=True, help="the .keras file to write")
+    parser.add_argument(
+        "--anchor_ratio",
+        type=float,
+        help="anchor height / width: 1.25 for EResFD's weights, 1.0 for B-FPGM's; default: by the layout of the files",
+    )
+    options = parser.parse_args(arguments)
+    start_logging()
+    with friendly_errors():
+        if Path(options.output).suffix != ".keras":
+            raise ModelError(f"--output {options.output}: expected a name ending in .keras")
+        from lib.models import build, save
+        from lib.models.published import import_into, published_anchor_ratio
+
+        ratio = options.anchor_ratio or published_anchor_ratio(options.weights)
+        model = build("eresfd", anchor_ratio=ratio)
+        report = import_into(model, options.weights)
+        save(model, options.output)
+        for name, variable in report.used.items():
+            print(f"used     {name} -> {variable}")
+        for name, reason in report.ignored.items():
+            print(f"ignored  {name}: {reason}")
+        unknown = sum(reason.startswith("unknown") for reason in report.ignored.values())
+        unknown_note = f", {unknown} of them unknown" if unknown else ""
+        print(f"none missing, {len(report.ignored)} tensors ignored{unknown_note}, {len(report.used)} variables filled")
+        print(f"{options.output}: anchor ratio {ratio:g}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
