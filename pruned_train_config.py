@@ -44,10 +44,10 @@ config.ANCHOR.POSITIVE_ANCHOR_THRESH = 0.35  # IoU from which an anchor is posit
 config.ANCHOR.second_stage_thresh = 0.1  # lower IoU bound of the second matching stage
 
 # --- pretraining -------------------------------------------------------------------------------------------------
-config.TRAIN.epoch = 36  # published: 300
+config.TRAIN.epoch = 30  # published: 300
 config.TRAIN.batch_size = 16
 config.TRAIN.lr_value_every_step = (2e-3, 2e-4)  # Adam's rates, one more than steps (published: from 1e-3, x0.1)
-config.TRAIN.lr_decay_every_step = (700,)  # steps at which the next rate begins (published: 250k, 300k, 320k)
+config.TRAIN.lr_decay_every_step = (600,)  # steps at which the next rate begins (published: 250k, 300k, 320k)
 config.TRAIN.weight_decay_factor = 5e-4  # decoupled; 0: off
 
 # --- pruning -----------------------------------------------------------------------------------------------------
@@ -55,12 +55,12 @@ config.PRUNE.rate = 0.3  # share of each set's channels, 0 <= rate < 1, or {"con
 config.PRUNE.mode = "removable"  # tied channels go together; "per_layer": each convolution by itself, as published
 config.PRUNE.criterion = "fpgm"  # or "l1"
 config.PRUNE.epoch_prune = 3  # epochs between two soft prunings (published: 5)
-config.PRUNE.soft_epoch = 12  # epochs of soft pruning (published: 200)
+config.PRUNE.soft_epoch = 9  # epochs of soft pruning (published: 200)
 config.PRUNE.soft_lr = 1e-3
-config.PRUNE.soft_lr_decay_epoch = (8,)  # epochs of this stage at which the rate falls to a tenth
-config.PRUNE.finetune_epoch = 12  # epochs with the pruned channels held at zero (published: 10)
+config.PRUNE.soft_lr_decay_epoch = (6,)  # epochs of this stage at which the rate falls to a tenth
+config.PRUNE.finetune_epoch = 10  # epochs with the pruned channels held at zero (published: 10)
 config.PRUNE.finetune_lr = 1e-3
-config.PRUNE.finetune_lr_decay_epoch = (8,)
+config.PRUNE.finetune_lr_decay_epoch = (7,)
 
 # --- evaluation --------------------------------------------------------------------------------------------------
 config.TEST.score_thres = 0.05  # boxes below this score are not counted

@@ -14,6 +14,8 @@ from lib.boxes import FloatArray, IntArray, cxcywh_to_xyxy, iou_matrix, xyxy_to_
 
 # Offsets are divided by these: centre offsets by the first, log sizes by the second (SSD, arXiv 1512.02325).
 VARIANCES = (0.1, 0.2)
+# Decoded sizes stay below e^10 anchors: an untrained network gives huge boxes, not infinite ones.
+MAX_LOG_SIZE = 10.0
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def encode(boxes_xyxy: FloatArray, anchors_cxcywh: FloatArray) -> FloatArray:
 def decode(offsets: FloatArray, anchors_cxcywh: FloatArray) -> FloatArray:
     """Boxes [..., 4] xyxy (relative, not clipped) from the network's offsets [..., 4]."""
     centre = anchors_cxcywh[..., :2] + offsets[..., :2] * VARIANCES[0] * anchors_cxcywh[..., 2:]
-    size = anchors_cxcywh[..., 2:] * np.exp(offsets[..., 2:] * VARIANCES[1])
+    size = anchors_cxcywh[..., 2:] * np.exp(np.minimum(offsets[..., 2:] * VARIANCES[1], MAX_LOG_SIZE))
     return cxcywh_to_xyxy(np.concatenate([centre, size], axis=-1))
 
 

@@ -11,8 +11,8 @@ from lib.errors import ToolkitError
 
 
 def start_logging() -> None:
-    """Shows this toolkit's messages on stderr, and TensorFlow's only from errors on. Call it before importing Keras."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    """Shows this toolkit's messages on stderr, hides TensorFlow's start-up notes. To call before importing Keras."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("absl").setLevel(logging.ERROR)
 

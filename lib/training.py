@@ -327,7 +327,7 @@ class _Trainer:
         self.model.set_weights(load(self.folder.checkpoint(best["epoch"])).get_weights())
 
     def _save_without_optimizer(self, path: Path) -> None:
-        plain = keras.models.clone_model(self.model)
+        plain = type(self.model).from_config(self.model.get_config())  # clone_model would bring the optimiser along
         plain.set_weights(self.model.get_weights())
         save(plain, path)
 

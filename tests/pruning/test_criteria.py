@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+
+from lib.pruning.criteria import CRITERIA, combined, fpgm, l1, lowest
+
+
+def test_fpgm_equals_its_definition(rng: np.random.Generator) -> None:
+    kernel = rng.normal(size=(3, 3, 5, 7))
+    filters = kernel.reshape(-1, 7).T
+    expected = np.array([sum(float(np.linalg.norm(f - g)) for g in filters) for f in filters])
+    np.testing.assert_allclose(fpgm(kernel), expected, rtol=1e-9)
+
+
+def test_fpgm_prunes_the_middle_not_the_small() -> None:
+    kernel = np.array([0.0, 9.0, 10.0, 11.0, 30.0]).reshape(1, 1, 1, 5)
+    assert fpgm(kernel).argmin() == 2
+    assert l1(kernel).argmin() == 0
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_scores_follow_a_permutation_of_filters(rng: np.random.Generator, criterion: str) -> None:
+    kernel, order = rng.normal(size=(3, 3, 4, 9)), rng.permutation(9)
+    score = CRITERIA[criterion]
+    np.testing.assert_allclose(score(kernel[..., order]), score(kernel)[order], rtol=1e-9)
+
+
+def test_a_layers_scale_does_not_decide_for_the_set(rng: np.random.Generator) -> None:
+    a, b = rng.normal(size=(3, 3, 4, 6)), rng.normal(size=(1, 1, 9, 6))
+    np.testing.assert_allclose(combined([a, b], "l1"), combined([a, 1000 * b], "l1"))
+    np.testing.assert_allclose(combined([a, np.zeros_like(b)], "l1"), combined([a], "l1") / 2)
+
+
+@pytest.mark.parametrize(("rate", "count"), [(0.0, 0), (0.09, 0), (0.1, 1), (0.29, 2), (0.3, 3), (0.7, 7), (0.99, 9)])
+def test_floor_of_the_rate(rate: float, count: int) -> None:
+    assert len(lowest(np.arange(10.0), rate)) == count
+
+
+def test_floor_is_not_spoilt_by_floating_point() -> None:
+    assert len(lowest(np.arange(100.0), 0.29)) == 29
+
+
+def test_ties_break_by_index() -> None:
+    assert lowest(np.array([2.0, 1.0, 1.0, 1.0]), 0.5) == (1, 2)

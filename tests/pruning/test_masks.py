@@ -1,0 +1,134 @@
+import keras
+import numpy as np
+import pytest
+
+from lib.errors import ConfigError, ModelError
+from lib.models import build
+from lib.pruning import HeldMasks, Masks, apply_masks, channel_sets, plan, zero_filters
+
+
+def _masked_values(model: keras.Model, masks: Masks, with_norms: bool = True) -> np.ndarray:
+    """All values of the masked channels."""
+    parts = []
+    for item in channel_sets(model, masks.mode):
+        off = list(masks.channels[item.name])
+        for name in item.convolutions:
+            parts.append(np.asarray(model.get_layer(name).kernel)[..., off].ravel())
+        for name in item.norms if with_norms else ():
+            layer = model.get_layer(name)
+            parts += [np.asarray(layer.gamma)[off], np.asarray(layer.beta)[off]]
+    return np.concatenate(parts)
+
+
+def test_plan_takes_the_floor_of_every_set(tiny_model: keras.Model) -> None:
+    masks = plan(tiny_model, 0.3)
+    for item in channel_sets(tiny_model):
+        assert len(masks.channels[item.name]) == int(0.3 * item.size + 1e-9)
+    assert not any(plan(tiny_model, 0.0).channels.values())
+
+
+def test_rates_by_pattern() -> None:
+    model = build("eresfd")
+    masks = plan(model, {"context*": 0.5, "stage1_block0_conv1": 0.25})
+    counts = {name: len(indices) for name, indices in masks.channels.items() if indices}
+    assert counts.pop("stage1_block0_conv1") == 4
+    assert all(name.startswith("context") for name in counts)
+    assert counts["context0_branch1"] == 4
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ({"contxt*": 0.5}, "known: conv1"),
+        ({"conv1": 1.0}, "below 1"),
+        (-0.1, "at least 0"),
+        ({"conv*": 0.5, "conv1": 0.1}, "conv1 has two pruning rates"),
+    ],
+)
+def test_unfit_rates(tiny_model: keras.Model, rates: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        plan(tiny_model, rates)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["removable", "per_layer"])
+def test_applied_masks_are_zero_and_the_rest_is_untouched(lively_model: keras.Model, mode: str) -> None:
+    before = [np.asarray(weight).copy() for weight in lively_model.weights]
+    masks = plan(lively_model, 0.5, mode=mode)  # type: ignore[arg-type]
+    apply_masks(lively_model, masks)
+    assert not _masked_values(lively_model, masks).any()
+    changed = sum(int((np.asarray(w) != b).sum()) for w, b in zip(lively_model.weights, before, strict=True))
+    assert changed == _masked_values(lively_model, masks).size
+
+
+def test_removable_channels_do_not_matter_to_the_output(lively_model: keras.Model, rng: np.random.Generator) -> None:
+    """With a tied channel zeroed all the way, whatever its readers' weights for it are, the function is the same."""
+    masks = plan(lively_model, 0.5)
+    apply_masks(lively_model, masks)
+    image = rng.uniform(0, 255, (1, 64, 64, 3)).astype(np.float32)
+    before = np.asarray(lively_model(image)["boxes"])
+    readers = [f"stage{s}_block1_conv1" for s in range(1, 6)] + [f"lateral{i}" for i in range(1, 4)]
+    sources = {f"stage{s}_block1_conv1": f"stage{s}_block0_conv2" for s in range(1, 6)}
+    sources |= {f"lateral{i}": f"stage{i}_block0_conv2" for i in range(1, 4)}
+    for reader in readers:
+        kernel = np.asarray(lively_model.get_layer(reader).kernel).copy()
+        kernel[:, :, list(masks.channels[sources[reader]]), :] = 1e3
+        lively_model.get_layer(reader).kernel.assign(kernel)
+    np.testing.assert_array_equal(np.asarray(lively_model(image)["boxes"]), before)
+
+
+def test_zero_filters_leaves_the_norms(lively_model: keras.Model) -> None:
+    masks = plan(lively_model, 0.5)
+    zero_filters(lively_model, masks)
+    assert not _masked_values(lively_model, masks, with_norms=False).any()
+    assert _masked_values(lively_model, masks).any()
+
+
+def test_masks_survive_json(tiny_model: keras.Model) -> None:
+    masks = plan(tiny_model, 0.5)
+    assert Masks.from_dict(masks.to_dict()) == masks
+
+
+def test_masks_of_another_model_are_refused(tiny_model: keras.Model) -> None:
+    masks = plan(build("eresfd"), 0.9)
+    with pytest.raises(ModelError, match="another model"):
+        apply_masks(tiny_model, masks)
+    with pytest.raises(ModelError, match="another model"):
+        apply_masks(tiny_model, Masks("removable", {"conv1": (0,)}))
+    with pytest.raises(ModelError, match="mode"):
+        HeldMasks(tiny_model, "per_layer").hold(plan(tiny_model, 0.5))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_held_channels_stay_exactly_zero_through_training(rng: np.random.Generator, optimizer: str) -> None:
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.BatchNormalization(name="a_bn")(keras.layers.Conv2D(8, 3, name="a")(image))
+    x = keras.layers.Add()([x, keras.layers.Conv2D(8, 3, name="b")(image)])
+    model = keras.Model(image, keras.layers.Conv2D(2, 1, name="head")(keras.layers.ReLU()(x)))
+    held = HeldMasks(model, "removable")
+    rule = {
+        "adam": keras.optimizers.Adam(1e-2, weight_decay=0.1),
+        "sgd": keras.optimizers.SGD(1e-2, momentum=0.9, weight_decay=0.1),
+    }[optimizer]
+    model.compile(rule, "mse", jit_compile=False)
+    images, targets = rng.normal(size=(32, 8, 8, 3)), rng.normal(size=(32, 6, 6, 2))
+    model.fit(images, targets, batch_size=4, epochs=2, verbose=0)  # momentum for every weight
+    masks = plan(model, 0.5)
+    kernel = np.asarray(model.get_layer("a").kernel).copy()
+    held.hold(masks)
+    model.fit(images, targets, batch_size=4, epochs=5, verbose=0)
+    assert not _masked_values(model, masks).any()
+    assert not np.asarray(model.get_layer("a").bias)[list(masks.channels["a"])].any()
+    kept = [i for i in range(8) if i not in masks.channels["a"]]
+    assert (np.asarray(model.get_layer("a").kernel)[..., kept] != kernel[..., kept]).all()
+
+    held.release()
+    model.fit(images, targets, batch_size=4, epochs=1, verbose=0)
+    assert _masked_values(model, masks).any()
+
+
+def test_held_masks_leave_no_trace_in_a_saved_model(tiny_model: keras.Model) -> None:
+    config = tiny_model.get_config()
+    count = len(tiny_model.weights)
+    HeldMasks(tiny_model, "removable")
+    assert tiny_model.get_config() == config
+    assert len(tiny_model.weights) == count

@@ -1,0 +1,30 @@
+import pytest
+
+from lib.cli import friendly_errors, progress_bar
+from lib.errors import DataError
+
+
+def test_toolkit_errors_become_a_message_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop, friendly_errors():
+        raise DataError("a.txt:3: broken")
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "error: a.txt:3: broken\n"
+
+
+def test_interruption_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop, friendly_errors():
+        raise KeyboardInterrupt
+    assert stop.value.code == 130
+    assert "same command" in capsys.readouterr().err
+
+
+def test_bugs_keep_their_traceback() -> None:
+    with pytest.raises(ZeroDivisionError), friendly_errors():
+        raise ZeroDivisionError
+
+
+def test_progress_ends_with_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    show = progress_bar("reading")
+    for done in (1, 2):
+        show(done, 2)
+    assert capsys.readouterr().err.strip().startswith("reading: 2/2 images")

@@ -1,0 +1,159 @@
+"""The whole job in small: 4-channel network, 16 scenes, a few epochs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import lib.callbacks
+from lib.config import Config
+from lib.data.samples import SampleSet
+from lib.errors import ConfigError, DataError, ModelError
+from lib.models import build, load, save
+from lib.pruning import Masks, channel_sets
+from lib.training import load_data, run
+
+
+@pytest.fixture
+def config(samples: SampleSet, tmp_path: Path) -> Config:
+    config = Config()
+    config.DATA.train_txt_path, config.DATA.train_image_dir = str(samples.train_annotations), str(samples.train_images)
+    config.DATA.val_txt_path, config.DATA.val_image_dir = str(samples.val_annotations), str(samples.val_images)
+    config.DATA.hin = config.DATA.win = 64
+    config.MODEL.model_path = str(tmp_path / "run")
+    config.MODEL.width_mult = 4 / 256
+    config.TRAIN.batch_size = 4
+    config.TRAIN.epoch = config.PRUNE.soft_epoch = config.PRUNE.finetune_epoch = 2
+    config.PRUNE.epoch_prune = 1
+    config.PRUNE.rate = 0.5
+    config.TRAIN.process_num = 1
+    return config
+
+
+def _masked(model: keras.Model, masks: Masks) -> np.ndarray:
+    parts = []
+    for item in channel_sets(model):
+        off = list(masks.channels[item.name])
+        parts += [np.asarray(model.get_layer(n).kernel)[..., off].ravel() for n in item.convolutions]
+        for layer in (model.get_layer(n) for n in item.norms):
+            parts += [np.asarray(layer.gamma)[off], np.asarray(layer.beta)[off]]
+    return np.concatenate(parts)
+
+
+def test_all_stages(config: Config) -> None:
+    results = run(config, verbose=0)
+    folder = Path(config.MODEL.model_path)
+    assert json.loads((folder / "results.json").read_text()) == results
+    assert [row["stage"] for row in results["stages"]] == ["pretrain", "soft_prune", "finetune"]
+    before, soft, fine = results["stages"]
+    assert before["zero_share"] < 0.01 < 0.3 < soft["zero_share"] == fine["zero_share"]
+    assert all(0 <= row["ap"] <= 1 for row in results["stages"])
+    assert before["parameters"] == fine["parameters"]
+    assert before["macs"] == fine["macs"] > 0
+    assert "16 training and 6 validation images" in results["data"]
+    assert sorted(p.name for p in folder.glob("epoch_*.keras")) == [f"epoch_{n}.keras" for n in range(1, 7)]
+    assert sorted(p.name for p in (folder / "optimized").iterdir()) == [
+        "finetune.keras", "pretrain.keras", "soft_prune.keras",
+    ]  # fmt: skip
+
+    masks = Masks.from_dict(json.loads((folder / "masks.json").read_text()))
+    for stage in ("soft_prune", "finetune"):
+        values = _masked(load(folder / "optimized" / f"{stage}.keras"), masks)
+        assert values.size > 0
+        assert not values.any()
+
+    modified = {path: path.stat().st_mtime_ns for path in folder.glob("*.keras")}
+    assert run(config, verbose=0) == results  # a finished run is not run again
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*.keras")} == modified
+
+
+class _Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed_after", [1, 3, 5])
+def test_a_killed_run_goes_on_and_ends_the_same(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_after: int
+) -> None:
+    config.TRAIN.stages = ("pretrain", "soft_prune", "finetune")
+    whole = run(config, verbose=0)
+    original = lib.callbacks.Checkpoint.on_epoch_end
+
+    def dying(self: Any, epoch: int, logs: Any = None) -> None:
+        original(self, epoch, logs)
+        if epoch + 1 == killed_after:
+            raise _Killed
+
+    first = Path(config.MODEL.model_path)
+    config.MODEL.model_path = str(tmp_path / "killed")
+    with monkeypatch.context() as patch:
+        patch.setattr(lib.callbacks.Checkpoint, "on_epoch_end", dying)
+        with pytest.raises(_Killed):
+            run(config, verbose=0)
+    assert run(config, verbose=0) == whole
+    for stage in ("pretrain", "soft_prune", "finetune"):
+        ours, theirs = (load(folder / "optimized" / f"{stage}.keras") for folder in (first, tmp_path / "killed"))
+        for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_loaded_model_takes_pretrainings_place(config: Config, tmp_path: Path, lively_model: keras.Model) -> None:
+    save(lively_model, tmp_path / "m.keras")
+    config.MODEL.pretrained_model = str(tmp_path / "m.keras")
+    config.TRAIN.stages = ("evaluate",)
+    results = run(config, verbose=0)
+    assert [row["stage"] for row in results["stages"]] == ["imported"]
+    assert results["stages"][0]["ap"] is not None
+    imported = load(Path(config.MODEL.model_path) / "optimized" / "imported.keras")
+    for a, b in zip(imported.get_weights(), lively_model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_faults_are_found_before_any_training(config: Config, tmp_path: Path) -> None:
+    def fails(error: type[Exception], match: str) -> None:
+        with pytest.raises(error, match=match):
+            run(config, verbose=0)
+        assert not Path(config.MODEL.model_path).exists()
+
+    config.PRUNE.rate = {"nothing*": 0.3}
+    fails(ConfigError, "nothing")
+    config.PRUNE.rate = 0.5
+    config.MODEL.pretrained_model = str(tmp_path / "absent.keras")
+    fails(ModelError, "no such file")
+    image = keras.Input((8, 8, 3))
+    save(keras.Model(image, keras.layers.Conv2D(2, 1)(image)), tmp_path / "other.keras")
+    config.MODEL.pretrained_model = str(tmp_path / "other.keras")
+    fails(ModelError, "no face detector")
+    config.MODEL.pretrained_model = ""
+    config.DATA.train_txt_path = str(tmp_path / "absent.txt")
+    fails(DataError, "no such annotation file")
+
+
+def test_faces_to_find_are_required(config: Config, samples: SampleSet, tmp_path: Path) -> None:
+    faceless = tmp_path / "val.txt"
+    name = next(samples.val_images.rglob("*.jpg")).relative_to(samples.val_images)
+    faceless.write_text(f"{name}\n0\n")
+    config.DATA.val_txt_path = str(faceless)
+    with pytest.raises(DataError, match="no face in the 1 validation images"):
+        load_data(config)
+
+
+def test_subsets_are_drawn_by_the_seed(config: Config) -> None:
+    config.TRAIN.train_set_size = 5
+    names = [record.name for record in load_data(config).train]
+    assert len(names) == 5
+    assert names == [record.name for record in load_data(config).train]
+    config.TRAIN.seed = 1
+    assert names != [record.name for record in load_data(config).train]
+
+
+def test_build_of_the_configs_model_is_seeded() -> None:
+    keras.utils.set_random_seed(0)
+    first = build("eresfd", width_mult=4 / 256).get_weights()
+    keras.utils.set_random_seed(0)
+    for a, b in zip(first, build("eresfd", width_mult=4 / 256).get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)

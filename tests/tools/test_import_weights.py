@@ -1,0 +1,37 @@
+from pathlib import Path
+
+import pytest
+
+from lib.models import anchors_of, load
+from tests.shared import shared
+from tools.import_weights import main
+
+
+@pytest.mark.parametrize(
+    ("weights", "option", "ratio", "ignored"),
+    [("weights/eresfd/eresfd_16.pth.base.pth", [], 1.25, 75), ("weights/bfpgm/EResFD-50-pruned.pth", [], 1.0, 520),
+     ("weights/bfpgm/EResFD-original.pth", ["--anchor_ratio", "1.25"], 1.25, 520)],
+)  # fmt: skip
+def test_published_weights(
+    weights: str, option: list[str], ratio: float, ignored: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "m.keras"
+    assert main(["--weights", str(shared(weights)), "--output", str(output), *option]) == 0
+    assert anchors_of(load(output)).ratio == ratio
+    printed = capsys.readouterr().out
+    assert f"none missing, {ignored} tensors ignored" in printed
+    assert "used     base.conv1.0.weight -> conv1/kernel" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--weights", "absent.pth", "--output", "m.keras"], "absent.pth: no such file"),
+        (["--weights", "absent.pth", "--output", "m.h5"], "ending in .keras"),
+    ],
+)
+def test_errors_are_short(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
