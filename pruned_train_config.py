@@ -28,6 +28,9 @@ config.DATA.sample_path = "data/samples"  # where the built-in sample set is mad
 config.DATA.hin = 224  # input height while training, px (published: 640); detection works at any size
 config.DATA.win = 224  # input width, px
 config.DATA.crop_min = 0.5  # smallest random crop, share of the largest that fits (published: 0.3); 1: no cropping
+config.DATA.anchor_sampling = (
+    0.0  # probability of data-anchor sampling instead of a crop (published: 0.5); 0: off
+)
 config.TRAIN.train_set_size = 0  # use so many training images, drawn by the seed; 0: all
 config.TRAIN.val_set_size = 0  # likewise for validation
 config.TRAIN.process_num = 2  # threads that prepare batches

@@ -25,6 +25,7 @@ config.DATA.val_image_dir = "WIDER_val/images"
 config.DATA.hin = 640  # px
 config.DATA.win = 640  # px
 config.DATA.crop_min = 0.3  # smallest random crop, share of the largest square
+config.DATA.anchor_sampling = 0.5  # probability of data-anchor sampling in place of a random crop; 0: off
 
 config.MODEL.pretrained_model = "models/eresfd.keras"
 config.MODEL.model_path = "runs/eresfd_wider"

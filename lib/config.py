@@ -79,6 +79,7 @@ class Data(Section):
     hin: Annotated[int, Field(ge=32)] = 640
     win: Annotated[int, Field(ge=32)] = 640
     crop_min: Annotated[float, Field(gt=0, le=1)] = 0.3
+    anchor_sampling: Annotated[float, Field(ge=0, le=1)] = 0.5
 
 
 class Anchor(Section):

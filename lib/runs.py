@@ -16,8 +16,9 @@ from lib.files import read_json, write_json
 logger = logging.getLogger(__name__)
 
 _PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy", "opencv-python-headless")
-# Settings that change how fast a run goes or where it lies, not what it computes.
-_IMMATERIAL = ("TRAIN.process_num", "TRAIN.prefetch_size", "MODEL.model_path")
+# Settings that may change between two runs in one folder: how fast a run goes, where it lies, and which stages to run
+# (finished ones are not run again, so a later call can add to them).
+_IMMATERIAL = ("TRAIN.process_num", "TRAIN.prefetch_size", "TRAIN.stages", "MODEL.model_path")
 
 
 class RunFolder:

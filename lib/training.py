@@ -12,6 +12,7 @@ import numpy as np
 from lib.callbacks import Checkpoint, PiecewiseRate, StopOnNonFinite, Validation
 from lib.config import Config
 from lib.cost import count_macs, count_parameters, zero_share
+from lib.data.augment import Recipe
 from lib.data.loader import FaceDataset, TargetSpec
 from lib.data.samples import ensure_samples
 from lib.data.wider import Record, read_annotations
@@ -249,37 +250,25 @@ class _Trainer:
 
     def _stage(self, name: str) -> _Stage:
         train, prune = self.config.TRAIN, self.config.PRUNE
-        pretrain_epochs = 0 if self.config.MODEL.pretrained_model else train.epoch
+        earlier = [row["epoch"] for row in self.folder.state["history"] if row["stage"] != name]
+        first = max(earlier, default=0)
         if name == "pretrain":
-            return _Stage(name, 0, train.epoch, train.lr_value_every_step, train.lr_decay_every_step)
-        steps = len(self._dataset(self.data.train, augment=True))
+            return _Stage(name, first, train.epoch, train.lr_value_every_step, train.lr_decay_every_step)
         if name == "soft_prune":
-            first, epochs, rate, decays = pretrain_epochs, prune.soft_epoch, prune.soft_lr, prune.soft_lr_decay_epoch
+            epochs, rate, decays = prune.soft_epoch, prune.soft_lr, prune.soft_lr_decay_epoch
         else:
-            first = pretrain_epochs + (prune.soft_epoch if "soft_prune" in train.stages else 0)
             epochs, rate, decays = prune.finetune_epoch, prune.finetune_lr, prune.finetune_lr_decay_epoch
+        steps = len(self._dataset(self.data.train, augment=True))
         rates = tuple(rate * 0.1**drop for drop in range(len(decays) + 1))
         return _Stage(name, first, epochs, rates, tuple(epoch * steps for epoch in decays))
 
     def _dataset(self, records: list[Record], augment: bool, epoch: int = 0) -> FaceDataset:
-        config = self.config
-        spec = TargetSpec(
-            anchors_of(self.model),
-            config.DATA.hin,
-            config.DATA.win,
-            config.ANCHOR.POSITIVE_ANCHOR_THRESH,
-            config.ANCHOR.second_stage_thresh,
-        )
+        train, data, anchor = self.config.TRAIN, self.config.DATA, self.config.ANCHOR
+        anchors = anchors_of(self.model)
+        spec = TargetSpec(anchors, data.hin, data.win, anchor.POSITIVE_ANCHOR_THRESH, anchor.second_stage_thresh)
+        recipe = Recipe(data.hin, data.win, data.crop_min, data.anchor_sampling, anchors.sizes) if augment else None
         return FaceDataset(
-            records,
-            spec,
-            config.TRAIN.batch_size,
-            augment,
-            config.DATA.crop_min,
-            config.TRAIN.seed,
-            epoch,
-            config.TRAIN.process_num,
-            config.TRAIN.prefetch_size,
+            records, spec, train.batch_size, recipe, train.seed, epoch, train.process_num, train.prefetch_size
         )
 
     def _fit(self, stage: _Stage, train: FaceDataset, pruning: SoftPruning | None = None) -> None:

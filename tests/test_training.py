@@ -101,6 +101,18 @@ def test_a_killed_run_goes_on_and_ends_the_same(
             np.testing.assert_array_equal(a, b)
 
 
+def test_stages_can_be_added_to_a_finished_run(config: Config) -> None:
+    config.TRAIN.epoch = 1
+    config.TRAIN.stages = ("pretrain",)
+    (pretrained,) = run(config, verbose=0)["stages"]
+    assert pretrained["ap"] is None
+    config.TRAIN.stages = ("pretrain", "evaluate")
+    (measured,) = run(config, verbose=0)["stages"]
+    assert measured["ap"] is not None
+    assert {**measured, "ap": None} == pretrained
+    assert len(list(Path(config.MODEL.model_path).glob("epoch_*.keras"))) == 1
+
+
 def test_a_loaded_model_takes_pretrainings_place(config: Config, tmp_path: Path, lively_model: keras.Model) -> None:
     save(lively_model, tmp_path / "m.keras")
     config.MODEL.pretrained_model = str(tmp_path / "m.keras")

@@ -1,8 +1,8 @@
 """Augmentation steps: pure functions of (sample, random generator); no argument is changed.
 
-The recipe is the one published with S3FD (arXiv 1708.05237) and EResFD (arXiv 2204.01209), without their data-anchor
-sampling: photometric distortion, a random square crop of 0.3 to 1 of the short side, a resize with a random
-interpolation, a mirror. Where the input is not square the crop has the input's aspect instead.
+The recipe is PyramidBox's (arXiv 1803.07737, section 3.4), as EResFD uses it: data-anchor sampling or a random square crop
+of 0.3 to 1 of the short side, a random interpolation, photometric distortion, a mirror. Where the input is not square
+the crop has the input's aspect instead.
 """
 
 from dataclasses import dataclass
@@ -26,11 +26,33 @@ class Sample:
     boxes_xyxy_px: FloatArray
 
 
-def training_sample(sample: Sample, height_px: int, width_px: int, crop_min: float, rng: np.random.Generator) -> Sample:
-    """The whole recipe: any sample -> one of `height_px` x `width_px`."""
-    sample = random_crop(sample, height_px / width_px, crop_min, rng)
+@dataclass(frozen=True)
+class Recipe:
+    """What the training augmentation does.
+
+    Attributes:
+        height_px, width_px: size of what comes out.
+        crop_min: smallest random crop, as a share of the largest that fits.
+        anchor_sampling: probability of data-anchor sampling in place of a random crop, where there is a face.
+        anchor_sizes: the anchors' sizes in px, ascending.
+
+    """
+
+    height_px: int
+    width_px: int
+    crop_min: float = 0.3
+    anchor_sampling: float = 0.5
+    anchor_sizes: tuple[float, ...] = (16, 32, 64, 128, 256, 512)
+
+
+def training_sample(sample: Sample, recipe: Recipe, rng: np.random.Generator) -> Sample:
+    """The whole recipe: any sample -> one of `recipe.height_px` x `recipe.width_px`."""
     interpolation = _INTERPOLATIONS[rng.integers(len(_INTERPOLATIONS))]
-    sample = resize(sample, height_px, width_px, interpolation)
+    if rng.random() < recipe.anchor_sampling and len(sample.boxes_xyxy_px):
+        sample = anchor_sample(sample, recipe, interpolation, rng)
+    else:
+        sample = random_crop(sample, recipe.height_px / recipe.width_px, recipe.crop_min, rng)
+        sample = resize(sample, recipe.height_px, recipe.width_px, interpolation)
     sample = photometric(sample, rng)  # after the resize: the same distortion on far fewer pixels
     return mirror(sample) if rng.random() < 0.5 else sample
 
@@ -92,6 +114,37 @@ def random_crop(sample: Sample, aspect: float, min_scale: float, rng: np.random.
     crop_h = max(1, int(scale * min(h, w * aspect)))
     crop_w = max(1, int(scale * min(w, h / aspect)))
     return crop(sample, int(rng.integers(0, w - crop_w + 1)), int(rng.integers(0, h - crop_h + 1)), crop_w, crop_h)
+
+
+def anchor_sample(sample: Sample, recipe: Recipe, interpolation: int, rng: np.random.Generator) -> Sample:
+    """Data-anchor sampling: a face is brought to the size of an anchor, and the input cut out around it.
+
+    The anchor is drawn from the smallest up to the one above the face's own, the face's new size is the anchor's times
+    2^U(-1, 1); so large faces become small ones, of which no data set has too many. Outside the image is mean colour.
+    """
+    face = sample.boxes_xyxy_px[rng.integers(len(sample.boxes_xyxy_px))]
+    size = max(1.0, float(np.sqrt(area(face))))
+    sizes = recipe.anchor_sizes
+    own = int(np.abs(np.log(np.asarray(sizes) / size)).argmin())
+    wanted = sizes[rng.integers(min(own + 1, len(sizes) - 1) + 1)] * 2 ** rng.uniform(-1, 1)
+    scale = wanted / size
+
+    # The window in the image's px: as large as the input at that scale, anywhere with the whole face in it if it fits.
+    window = np.array([recipe.width_px, recipe.height_px]) / scale
+    corner = rng.uniform(np.minimum(face[2:] - window, face[:2]), np.maximum(face[2:] - window, face[:2]))
+    h, w = sample.image.shape[:2]
+    x1, y1 = np.floor(np.clip(corner, 0, [w - 1, h - 1])).astype(int).tolist()
+    x2, y2 = np.ceil(np.clip(corner + window, [x1 + 1, y1 + 1], [w, h])).astype(int).tolist()
+    inside = crop(sample, x1, y1, x2 - x1, y2 - y1)
+    scaled = resize(inside, max(1, round((y2 - y1) * scale)), max(1, round((x2 - x1) * scale)), interpolation)
+
+    image = np.empty((recipe.height_px, recipe.width_px, 3), np.uint8)
+    image[:] = MEAN_RGB
+    left, top = np.round((np.array([x1, y1]) - corner) * scale).clip(0).astype(int).tolist()
+    pasted = scaled.image[: recipe.height_px - top, : recipe.width_px - left]
+    image[top : top + pasted.shape[0], left : left + pasted.shape[1]] = pasted
+    placed = Sample(image, scaled.boxes_xyxy_px + np.array([left, top, left, top], np.float32))
+    return crop(placed, 0, 0, recipe.width_px, recipe.height_px)
 
 
 def crop(sample: Sample, x_px: int, y_px: int, width_px: int, height_px: int) -> Sample:

@@ -9,7 +9,7 @@ import numpy as np
 
 from lib.anchors import AnchorSpec, anchor_grid, encode, match
 from lib.boxes import FloatArray
-from lib.data.augment import Sample, training_sample, validation_sample
+from lib.data.augment import Recipe, Sample, training_sample, validation_sample
 from lib.data.images import read_rgb
 from lib.data.wider import Record
 from lib.errors import DataError
@@ -59,8 +59,8 @@ class FaceDataset(keras.utils.PyDataset):
         records: the images; an unreadable one is counted, named once in the log, and its successor taken instead.
         target_spec: input size and matching.
         batch_size: images a batch; while training the last, incomplete batch is left out.
-        augment: True shuffles and augments; False shows every image whole, in order.
-        crop_min: the smallest random crop, as a share of the largest that fits.
+        recipe: augmentation, at the size of `target_spec`; with it images come in random order. None: every image
+            whole, in order.
         seed, epoch: fix shuffling and augmentation; the epoch advances by itself.
         workers: threads that prepare batches (decoding and resizing run outside Python's lock).
         prefetch: batches prepared ahead.
@@ -72,8 +72,7 @@ class FaceDataset(keras.utils.PyDataset):
         records: Sequence[Record],
         target_spec: TargetSpec,
         batch_size: int,
-        augment: bool,
-        crop_min: float = 0.3,
+        recipe: Recipe | None = None,
         seed: int = 0,
         epoch: int = 0,
         workers: int = 1,
@@ -85,19 +84,18 @@ class FaceDataset(keras.utils.PyDataset):
         self.records = list(records)
         self.target_spec = target_spec
         self.batch_size = min(batch_size, len(self.records))
-        self.augment = augment
-        self.crop_min = crop_min
+        self.recipe = recipe
         self.seed = seed
         self.epoch = epoch
         self.unreadable: set[str] = set()
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.records), self.batch_size)
-        return full + (rest > 0 and not self.augment)
+        return full + (rest > 0 and self.recipe is None)
 
     def __getitem__(self, index: int) -> tuple[FloatArray, dict[str, FloatArray]]:
         order = np.arange(len(self.records))
-        if self.augment:
+        if self.recipe is not None:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(order)
         places = range(index * self.batch_size, min((index + 1) * self.batch_size, len(order)))
         samples = [self._sample(order, place) for place in places]
@@ -110,13 +108,12 @@ class FaceDataset(keras.utils.PyDataset):
         self.epoch += 1
 
     def _sample(self, order: np.ndarray, place: int) -> Sample:
-        height, width = self.target_spec.height_px, self.target_spec.width_px
         record, image = self._first_readable(order, place)
         sample = Sample(image, record.boxes_xyxy_px)
-        if not self.augment:
-            return validation_sample(sample, height, width)
+        if self.recipe is None:
+            return validation_sample(sample, self.target_spec.height_px, self.target_spec.width_px)
         rng = np.random.default_rng([self.seed, self.epoch, place])
-        return training_sample(sample, height, width, self.crop_min, rng)
+        return training_sample(sample, self.recipe, rng)
 
     def _first_readable(self, order: np.ndarray, place: int) -> tuple[Record, np.ndarray]:
         for step in range(len(order)):

@@ -2,7 +2,18 @@ import cv2
 import numpy as np
 import pytest
 
-from lib.data.augment import Sample, crop, mirror, photometric, random_crop, resize, training_sample, validation_sample
+from lib.data.augment import (
+    Recipe,
+    Sample,
+    anchor_sample,
+    crop,
+    mirror,
+    photometric,
+    random_crop,
+    resize,
+    training_sample,
+    validation_sample,
+)
 
 MARK = (250, 5, 5)
 
@@ -56,6 +67,30 @@ def test_random_crops_have_the_aspect_and_stay_inside(rng: np.random.Generator, 
         assert (cropped.boxes_xyxy_px <= [w, h, w, h]).all()
 
 
+def test_anchor_sampling_brings_a_face_to_an_anchors_size(rng: np.random.Generator) -> None:
+    recipe = Recipe(200, 160, anchor_sizes=(16, 32, 64))
+    sizes = []
+    for _ in range(200):
+        sampled = anchor_sample(_sample(), recipe, cv2.INTER_AREA, rng)
+        assert sampled.image.shape == (200, 160, 3)
+        assert (sampled.boxes_xyxy_px >= 0).all()
+        assert (sampled.boxes_xyxy_px <= [160, 200, 160, 200]).all()
+        whole = [b for b in sampled.boxes_xyxy_px if (b[:2] > 1).all() and (b[2:] < [159, 199]).all()]
+        sizes += [float(np.sqrt((b[2] - b[0]) * (b[3] - b[1]))) for b in whole]
+        for box in whole:
+            assert any(np.abs(np.array(mark) - box).max() <= 2 for mark in _marked(sampled) or [box])
+    assert len(sizes) > 150
+    assert min(sizes) < 10
+    assert max(sizes) > 60
+
+
+def test_anchor_sampling_keeps_the_chosen_face(rng: np.random.Generator) -> None:
+    sample = _sample()
+    alone = Sample(sample.image, sample.boxes_xyxy_px[1:])
+    for _ in range(100):
+        assert len(anchor_sample(alone, Recipe(128, 128, anchor_sizes=(16, 32)), cv2.INTER_LINEAR, rng).boxes_xyxy_px)
+
+
 def test_photometric_leaves_boxes_and_argument_alone(rng: np.random.Generator) -> None:
     sample = _sample()
     before = sample.image.copy()
@@ -67,8 +102,8 @@ def test_photometric_leaves_boxes_and_argument_alone(rng: np.random.Generator) -
 
 
 def test_whole_recipe_is_a_function_of_its_generator() -> None:
-    first = training_sample(_sample(), 64, 96, 0.5, np.random.default_rng(5))
-    again = training_sample(_sample(), 64, 96, 0.5, np.random.default_rng(5))
+    first = training_sample(_sample(), Recipe(64, 96), np.random.default_rng(5))
+    again = training_sample(_sample(), Recipe(64, 96), np.random.default_rng(5))
     np.testing.assert_array_equal(first.image, again.image)
     np.testing.assert_array_equal(first.boxes_xyxy_px, again.boxes_xyxy_px)
     assert first.image.shape == (64, 96, 3)
@@ -84,5 +119,5 @@ def test_validation_shows_the_whole_image(height: int, width: int) -> None:
 @pytest.mark.parametrize("size", [(16, 16), (1, 500), (500, 1)])
 def test_odd_images_and_no_faces_work(rng: np.random.Generator, size: tuple[int, int]) -> None:
     sample = Sample(np.zeros((*size, 3), np.uint8), np.zeros((0, 4), np.float32))
-    assert training_sample(sample, 32, 32, 0.3, rng).image.shape == (32, 32, 3)
+    assert training_sample(sample, Recipe(32, 32), rng).image.shape == (32, 32, 3)
     assert validation_sample(sample, 32, 32).boxes_xyxy_px.shape == (0, 4)

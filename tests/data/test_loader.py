@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from lib.anchors import AnchorSpec, anchor_grid, decode
+from lib.data.augment import Recipe
 from lib.data.loader import FaceDataset, TargetSpec
 from lib.data.samples import SampleSet
 from lib.data.wider import Record, read_annotations
 from lib.errors import DataError
 
 SPEC = TargetSpec(AnchorSpec(), 96, 128)
+RECIPE = Recipe(96, 128)
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def test_no_faces_no_positives() -> None:
 
 
 def test_batches_have_the_announced_shapes(records: list[Record]) -> None:
-    dataset = FaceDataset(records, SPEC, 5, augment=True)
+    dataset = FaceDataset(records, SPEC, 5, RECIPE)
     images, targets = dataset[0]
     anchors = len(anchor_grid(SPEC.anchors, 96, 128))
     assert len(dataset) == 3
@@ -49,19 +51,19 @@ def test_batches_have_the_announced_shapes(records: list[Record]) -> None:
     assert images.dtype == np.float32
     assert targets["boxes"].shape == (5, anchors, 5)
     assert targets["scores"].shape == (5, anchors)
-    assert len(FaceDataset(records, SPEC, 5, augment=False)) == 4
-    assert len(FaceDataset(records, SPEC, 5, augment=False)[3][0]) == 1
+    assert len(FaceDataset(records, SPEC, 5)) == 4
+    assert len(FaceDataset(records, SPEC, 5)[3][0]) == 1
 
 
 def test_a_batch_depends_on_seed_epoch_and_index_alone(records: list[Record]) -> None:
-    one = FaceDataset(records, SPEC, 4, augment=True, seed=3, epoch=2)
-    two = FaceDataset(records, SPEC, 4, augment=True, seed=3, epoch=0, workers=2)
+    one = FaceDataset(records, SPEC, 4, RECIPE, seed=3, epoch=2)
+    two = FaceDataset(records, SPEC, 4, RECIPE, seed=3, epoch=0, workers=2)
     two.on_epoch_end()
     two.on_epoch_end()
     assert _equal(one[1], two[1])
     assert not _equal(one[1], one[0])
-    assert not _equal(one[1], FaceDataset(records, SPEC, 4, augment=True, seed=3, epoch=3)[1])
-    assert not _equal(one[1], FaceDataset(records, SPEC, 4, augment=True, seed=4, epoch=2)[1])
+    assert not _equal(one[1], FaceDataset(records, SPEC, 4, RECIPE, seed=3, epoch=3)[1])
+    assert not _equal(one[1], FaceDataset(records, SPEC, 4, RECIPE, seed=4, epoch=2)[1])
 
 
 def test_an_epoch_shows_every_image_once(records: list[Record], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +74,7 @@ def test_an_epoch_shows_every_image_once(records: list[Record], monkeypatch: pyt
         return np.zeros((50, 50, 3), np.uint8)
 
     monkeypatch.setattr("lib.data.loader.read_rgb", read)
-    dataset = FaceDataset(records, SPEC, 4, augment=True)
+    dataset = FaceDataset(records, SPEC, 4, RECIPE)
     for index in range(len(dataset)):
         dataset[index]
     assert sorted(seen) == sorted(record.image.name for record in records)
@@ -90,7 +92,7 @@ def _with_broken(records: list[Record], count: int, tmp_path: Path) -> list[Reco
 def test_one_unreadable_image_is_named_once_and_replaced(
     records: list[Record], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    dataset = FaceDataset(_with_broken(records, 1, tmp_path), SPEC, 4, augment=True)
+    dataset = FaceDataset(_with_broken(records, 1, tmp_path), SPEC, 4, RECIPE)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             assert all(len(dataset[index][0]) == 4 for index in range(len(dataset)))
@@ -100,11 +102,11 @@ def test_one_unreadable_image_is_named_once_and_replaced(
 
 
 def test_many_unreadable_images_stop_the_run(records: list[Record], tmp_path: Path) -> None:
-    dataset = FaceDataset(_with_broken(records, 2, tmp_path), SPEC, 4, augment=False)
+    dataset = FaceDataset(_with_broken(records, 2, tmp_path), SPEC, 4)
     with pytest.raises(DataError, match="2 of 16 images cannot be read, over 1%"):
         dataset[0]
 
 
 def test_nothing_to_train_on() -> None:
     with pytest.raises(DataError, match="no images"):
-        FaceDataset([], SPEC, 4, augment=True)
+        FaceDataset([], SPEC, 4, RECIPE)
