@@ -1,8 +1,8 @@
 """Augmentation steps: pure functions of (sample, random generator); no argument is changed.
 
-The recipe is PyramidBox's (arXiv 1803.07737, section 3.4), as EResFD uses it: data-anchor sampling or a random square crop
-of 0.3 to 1 of the short side, a random interpolation, photometric distortion, a mirror. Where the input is not square
-the crop has the input's aspect instead.
+The recipe is PyramidBox's (arXiv 1803.07737, section 3.4), as EResFD uses it: data-anchor sampling or a random square
+crop of 0.3 to 1 of the short side, a random interpolation, photometric distortion, a mirror. Where the input is not
+square the crop has the input's aspect instead.
 """
 
 from dataclasses import dataclass
