@@ -109,7 +109,8 @@ def read_annotated_truth(path: str | os.PathLike[str]) -> GroundTruth:
 
 def _load(file: Path, variables: tuple[str, ...]) -> dict[str, NDArray[np.generic]]:
     try:
-        content = loadmat(file, variable_names=variables, appendmat=False)
+        with file.open("rb") as opened:
+            content = loadmat(opened, variable_names=variables)
     except FileNotFoundError:
         raise DataError(
             f"{file}: no such file; the ground_truth folder of WIDER FACE's eval_tools download has it"
