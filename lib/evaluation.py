@@ -9,6 +9,7 @@ from lib.data.images import read_rgb
 from lib.data.wider import Record
 from lib.detection import FaceDetector
 from lib.errors import DataError
+from lib.precision_recall import area_under_envelope
 
 IOU_THRESHOLD = 0.5
 
@@ -50,9 +51,7 @@ def average_precision(
     last_of_score = np.append(all_scores[1:] != all_scores[:-1], True)[: len(all_scores)]
     found = np.cumsum(all_hits)[last_of_score]
     made = (np.arange(len(all_hits)) + 1)[last_of_score]
-    recall = np.concatenate([[0.0], found / total])
-    envelope = np.maximum.accumulate(np.append(found / made, 0.0)[::-1])[::-1]
-    return float(np.sum(np.diff(recall) * envelope[:-1]))
+    return area_under_envelope(found / total, found / made)
 
 
 def _hits(boxes_xyxy: FloatArray, faces_xyxy: FloatArray, iou_threshold: float) -> np.ndarray:
