@@ -28,9 +28,7 @@ config.DATA.sample_path = "data/samples"  # where the built-in sample set is mad
 config.DATA.hin = 224  # input height while training, px (published: 640); detection works at any size
 config.DATA.win = 224  # input width, px
 config.DATA.crop_min = 0.5  # smallest random crop, share of the largest that fits (published: 0.3); 1: no cropping
-config.DATA.anchor_sampling = (
-    0.0  # probability of data-anchor sampling instead of a crop (published: 0.5); 0: off
-)
+config.DATA.anchor_sampling = 0.0  # probability of data-anchor sampling instead of a crop (published: 0.5); 0: off
 config.TRAIN.train_set_size = 0  # use so many training images, drawn by the seed; 0: all
 config.TRAIN.val_set_size = 0  # likewise for validation
 config.TRAIN.process_num = 2  # threads that prepare batches
@@ -47,23 +45,23 @@ config.ANCHOR.POSITIVE_ANCHOR_THRESH = 0.35  # IoU from which an anchor is posit
 config.ANCHOR.second_stage_thresh = 0.1  # lower IoU bound of the second matching stage
 
 # --- pretraining -------------------------------------------------------------------------------------------------
-config.TRAIN.epoch = 30  # published: 300
+config.TRAIN.epoch = 25  # published: 300
 config.TRAIN.batch_size = 16
 config.TRAIN.lr_value_every_step = (2e-3, 2e-4)  # Adam's rates, one more than steps (published: from 1e-3, x0.1)
-config.TRAIN.lr_decay_every_step = (600,)  # steps at which the next rate begins (published: 250k, 300k, 320k)
+config.TRAIN.lr_decay_every_step = (500,)  # steps at which the next rate begins (published: 250k, 300k, 320k)
 config.TRAIN.weight_decay_factor = 5e-4  # decoupled; 0: off
 
 # --- pruning -----------------------------------------------------------------------------------------------------
 config.PRUNE.rate = 0.3  # share of each set's channels, 0 <= rate < 1, or {"context*": 0.5, "stage?_*": 0.2}
 config.PRUNE.mode = "removable"  # tied channels go together; "per_layer": each convolution by itself, as published
 config.PRUNE.criterion = "fpgm"  # or "l1"
-config.PRUNE.epoch_prune = 3  # epochs between two soft prunings (published: 5)
-config.PRUNE.soft_epoch = 9  # epochs of soft pruning (published: 200)
+config.PRUNE.epoch_prune = 2  # epochs between two soft prunings (published: 5)
+config.PRUNE.soft_epoch = 6  # epochs of soft pruning (published: 200)
 config.PRUNE.soft_lr = 1e-3
-config.PRUNE.soft_lr_decay_epoch = (6,)  # epochs of this stage at which the rate falls to a tenth
-config.PRUNE.finetune_epoch = 10  # epochs with the pruned channels held at zero (published: 10)
+config.PRUNE.soft_lr_decay_epoch = (4,)  # epochs of this stage at which the rate falls to a tenth
+config.PRUNE.finetune_epoch = 9  # epochs with the pruned channels held at zero (published: 10)
 config.PRUNE.finetune_lr = 1e-3
-config.PRUNE.finetune_lr_decay_epoch = (7,)
+config.PRUNE.finetune_lr_decay_epoch = (6,)
 
 # --- evaluation --------------------------------------------------------------------------------------------------
 config.TEST.score_thres = 0.05  # boxes below this score are not counted

@@ -44,17 +44,18 @@ def _pickled(content: Mapping[str, Any]) -> bytes:
     def numbers(values: tuple[int, ...]) -> bytes:
         return b"(" + b"".join(map(number, values)) + b"t"
 
-    parts = [b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nq\x000ccollections\nOrderedDict\n)Rq\x01("]
+    rebuild = b"ctorch._utils\n_rebuild_tensor_v2\nq\x00"
+    parts = [b"\x80\x02ccollections\nOrderedDict\n)Rq\x01("]
     for key, (name, value) in enumerate(content.items()):
         parts.append(text(name))
         if isinstance(value, int):
             parts.append(number(value))
             continue
-        storage = text("storage") + b"ctorch\nFloatStorage\n" + text(str(key)) + text("cpu")
+        size = number(value.storage.size)
+        storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text(str(key)) + text("cpu") + size + b"tQ"
         layout = number(0) + numbers(value.shape) + numbers(value.strides)
-        parts.append(
-            b"h\x00((" + storage + number(value.storage.size) + b"tQ" + layout + b"\x89ccollections\nOrderedDict\n)RtR"
-        )
+        parts.append(rebuild + b"(" + storage + layout + b"\x89ccollections\nOrderedDict\n)RtR")
+        rebuild = b"h\x00"  # remembered from the first time
     return b"".join([*parts, b"u."])
 
 
