@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="SECTION.key=value", help="e.g. TRAIN.batch_size=4")
     options = parser.parse_args(arguments)
     start_logging()
-    with friendly_errors():
+    with friendly_errors("interrupted; the same command goes on from the last checkpoint"):
         config = load_config(options.config, options.overrides)
         from lib.training import run  # importing Keras takes seconds: after the config is known to be sound
 

@@ -18,14 +18,14 @@ def start_logging() -> None:
 
 
 @contextmanager
-def friendly_errors() -> Iterator[None]:
-    """Turns a ToolkitError into its message on stderr and exit status 2, an interruption into status 130."""
+def friendly_errors(when_interrupted: str = "interrupted") -> Iterator[None]:
+    """Turns a ToolkitError into its message on stderr and status 2, Ctrl-C into `when_interrupted` and status 130."""
     try:
         yield
     except ToolkitError as error:
         sys.exit(_exit(f"error: {error}", 2))
     except KeyboardInterrupt:
-        sys.exit(_exit("interrupted; the same command goes on from the last checkpoint", 130))
+        sys.exit(_exit(when_interrupted, 130))
 
 
 def _exit(message: str, status: int) -> int:

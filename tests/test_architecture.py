@@ -14,11 +14,12 @@ FLOORS = [
     ["files"],
     ["cli", "config", "report"],
     ["boxes"],
+    ["matching", "precision_recall"],
     ["anchors"],
     ["data", "models"],
     ["losses", "cost", "pruning"],
     ["detection"],
-    ["evaluation", "runs"],
+    ["evaluation", "wider_evaluation", "runs"],
     ["callbacks"],
     ["training"],
 ]
