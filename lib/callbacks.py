@@ -48,6 +48,21 @@ class PiecewiseRate(keras.callbacks.Callback):
             self.model.optimizer.learning_rate = self.current = rate
 
 
+class DatasetEpoch(keras.callbacks.Callback):
+    """Tells a dataset which epoch it is in, before Keras starts its workers.
+
+    The dataset's own hooks cannot: Keras calls `on_epoch_end` once before the first epoch, and `on_epoch_begin` after
+    the workers have started. Use it with `fit(shuffle=False)`, or Keras reorders the batches by its own generator.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        super().__init__()
+        self.dataset = dataset
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        self.dataset.epoch = epoch
+
+
 class StopOnNonFinite(keras.callbacks.Callback):
     """Stops the run as soon as a loss term is not finite, and names it."""
 

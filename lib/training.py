@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from lib.callbacks import Checkpoint, PiecewiseRate, StopOnNonFinite, Validation
+from lib.callbacks import Checkpoint, DatasetEpoch, PiecewiseRate, StopOnNonFinite, Validation
 from lib.config import Config
 from lib.cost import count_macs, count_parameters, zero_share
 from lib.data.augment import Recipe
@@ -282,6 +282,7 @@ class _Trainer:
 
         recalibration = [_Recalibration(pruning, self._dataset(self.data.train, True, last))] if pruning else []
         callbacks = [
+            DatasetEpoch(train),
             PiecewiseRate(stage.rates, stage.boundaries, stage.first_epoch, len(train)),
             StopOnNonFinite(self.folder),
             *([pruning] if pruning else []),
@@ -289,7 +290,9 @@ class _Trainer:
             Validation(self._dataset(self.data.val, augment=False)),
             Checkpoint(self.folder, stage.name, more_state),
         ]
-        self.model.fit(train, initial_epoch=train.epoch, epochs=last, callbacks=callbacks, verbose=self.verbose)
+        self.model.fit(
+            train, initial_epoch=train.epoch, epochs=last, callbacks=callbacks, verbose=self.verbose, shuffle=False
+        )
 
     def _soft_prune(self, stage: _Stage, train: FaceDataset, progress: dict[str, Any] | None) -> Masks:
         prune = self.config.PRUNE

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from lib.callbacks import Checkpoint, PiecewiseRate, StopOnNonFinite, Validation
+from lib.callbacks import Checkpoint, DatasetEpoch, PiecewiseRate, StopOnNonFinite, Validation
 from lib.errors import TrainingError
 from lib.files import read_json
 from lib.runs import RunFolder
@@ -39,6 +39,30 @@ def test_rate_depends_on_the_step_of_the_stage_alone() -> None:
         seen[first_step] = rates
     assert seen[0] == [1.0] * 3 + [0.1] * 6 + [0.01] * 3
     assert seen[7] == seen[0][7:]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_batches_of_every_epoch_come_in_order_and_know_their_epoch(workers: int) -> None:
+    class Data(keras.utils.PyDataset):
+        epoch = -1
+
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int) -> Any:
+            return np.full((1, 2), 10 * self.epoch + index, np.float32), np.zeros((1, 1), np.float32)
+
+    class Recording(keras.Model):
+        def train_step(self, data: Any) -> Any:
+            seen.append(float(data[0][0, 0]))
+            return {"loss": 0.0}
+
+    seen: list[float] = []
+    model = Recording()
+    model.compile("sgd", "mse", run_eagerly=True, jit_compile=False)
+    dataset = Data(workers=workers)
+    model.fit(dataset, initial_epoch=5, epochs=8, shuffle=False, verbose=0, callbacks=[DatasetEpoch(dataset)])
+    assert seen == [10 * epoch + index for epoch in (5, 6, 7) for index in range(4)]
 
 
 def test_a_term_that_is_not_finite_is_named(tmp_path: Path) -> None:

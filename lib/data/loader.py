@@ -61,7 +61,7 @@ class FaceDataset(keras.utils.PyDataset):
         batch_size: images a batch; while training the last, incomplete batch is left out.
         recipe: augmentation, at the size of `target_spec`; with it images come in random order. None: every image
             whole, in order.
-        seed, epoch: fix shuffling and augmentation; the epoch advances by itself.
+        seed, epoch: fix shuffling and augmentation; set `epoch` before each epoch (`lib.callbacks.DatasetEpoch` does).
         workers: threads that prepare batches (decoding and resizing run outside Python's lock).
         prefetch: batches prepared ahead.
 
@@ -102,10 +102,6 @@ class FaceDataset(keras.utils.PyDataset):
         targets = [self.target_spec.targets(sample.boxes_xyxy_px) for sample in samples]
         images = np.stack([sample.image for sample in samples]).astype(np.float32)
         return images, {"boxes": np.stack([t[0] for t in targets]), "scores": np.stack([t[1] for t in targets])}
-
-    def on_epoch_end(self) -> None:
-        # Not on_epoch_begin: Keras starts the workers before it calls that.
-        self.epoch += 1
 
     def _sample(self, order: np.ndarray, place: int) -> Sample:
         record, image = self._first_readable(order, place)
