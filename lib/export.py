@@ -182,7 +182,9 @@ def _simplified(tf: Any, meta_graph: Any, keep: list[str]) -> Any:
     rewriting.optimizers.extend(["pruning", "constfold", "arithmetic", "dependency"])
     rewriting.min_graph_nodes = -1  # small graphs too
     optimized = tf_optimizer.OptimizeGraph(options, meta_graph)
-    return tf.compat.v1.graph_util.extract_sub_graph(optimized, keep)  # the weights' old placeholders remain otherwise
+    # The variables, constants by now, leave placeholders behind that nothing uses.
+    nodes = [node for node in optimized.node if node.op != "Placeholder" or node.name == INPUT]
+    return tf.compat.v1.GraphDef(node=nodes, versions=optimized.versions)
 
 
 class FrozenGraph:

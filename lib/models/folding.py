@@ -39,7 +39,7 @@ def fold_batch_norms(model: keras.Model) -> keras.Model:
     for layer in model.layers:
         if layer.name in norm_of:
             folded.get_layer(layer.name).set_weights(_folded_weights(layer, norm_of[layer.name]))
-        elif not isinstance(layer, layers.BatchNormalization):
+        elif layer.weights and layer.name not in norm_names:
             folded.get_layer(layer.name).set_weights(layer.get_weights())
     return folded
 
