@@ -46,7 +46,9 @@ def frozen(files: tuple[Path, Path]) -> FaceDetector:
 def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     """An image with structure at several scales."""
     random = np.random.default_rng(seed)
-    layers = [np.kron(random.uniform(0, 85, (-(-height // s), -(-width // s), 3)), np.ones((s, s, 1))) for s in (1, 7, 32)]
+    layers = [
+        np.kron(random.uniform(0, 85, (-(-height // s), -(-width // s), 3)), np.ones((s, s, 1))) for s in (1, 7, 32)
+    ]
     return np.sum([layer[:height, :width] for layer in layers], axis=0).astype(np.uint8)
 
 

@@ -28,7 +28,7 @@ def fold_batch_norms(model: keras.Model) -> keras.Model:
         if layer.name in absorbed:
             return layers.Identity(name=layer.name)
         if isinstance(layer, layers.BatchNormalization):
-            scale, offset = _scale_and_offset(layer)
+            scale, offset = scale_and_offset(layer)
             return layers.Rescaling(scale.tolist(), offset.tolist(), name=layer.name)
         return type(layer).from_config(config)
 
@@ -55,7 +55,7 @@ def _foldable_maker(norm: keras.layers.Layer) -> keras.layers.Layer | None:
     return maker if len(maker._inbound_nodes) == 1 and len(maker._outbound_nodes) == 1 else None
 
 
-def _scale_and_offset(norm: keras.layers.Layer) -> tuple[FloatArray, FloatArray]:
+def scale_and_offset(norm: keras.layers.Layer) -> tuple[FloatArray, FloatArray]:
     """float64 [channels] each: what the normalisation multiplies by, and what it then adds."""
     mean, variance = (np.asarray(statistic, np.float64) for statistic in (norm.moving_mean, norm.moving_variance))
     scale = 1 / np.sqrt(variance + norm.epsilon)
@@ -67,7 +67,7 @@ def _scale_and_offset(norm: keras.layers.Layer) -> tuple[FloatArray, FloatArray]
 
 def _folded_weights(convolution: Any, norm: keras.layers.Layer) -> list[FloatArray]:
     """Kernel and bias, float32, of convolution and normalisation in one."""
-    scale, offset = _scale_and_offset(norm)
+    scale, offset = scale_and_offset(norm)
     kernel = np.asarray(convolution.kernel, np.float64)
     if isinstance(convolution, layers.DepthwiseConv2D):
         per_channel = scale.reshape(kernel.shape[2:])  # [channels, multiplier]
