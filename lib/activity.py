@@ -47,6 +47,9 @@ class LayerActivity:
 def active_by_weights(model: keras.Model, costs: list[LayerCost], rule: Rule = "filter") -> list[LayerActivity]:
     """Activity of every convolution and dense layer, read off the weights.
 
+    An addition or fusion is active where one operand is, a product where all are. Behind layers that mix channels
+    (reshaping, heads) all count as active.
+
     Args:
         model: a functional model.
         costs: its `lib.cost.layer_costs`, at the input size that counts.
@@ -54,8 +57,6 @@ def active_by_weights(model: keras.Model, costs: list[LayerCost], rule: Rule = "
             batch normalisation it may still be a constant. "silent": it is inactive if it is zero at every input:
             filter and bias zero, and nothing added by the batch normalisation.
 
-    An addition or fusion is active where one operand is, a product where all are. Behind layers that mix channels
-    (reshaping, heads) all count as active.
     """
     graph = _Graph(model)
     masks: dict[int, Mask] = {}
@@ -96,7 +97,8 @@ def active_on_images(
         probe.jit_compile = False  # XLA would compile anew at every image size
     total: list[LayerActivity] = []
     count = 0
-    for count, image in enumerate(images_rgb, start=1):
+    for image in images_rgb:
+        count += 1
         found = dict(zip(tensors, probe.predict_on_batch(image[None].astype(np.float32)), strict=True))
 
         def mask_of(tensor: Any, found: dict[int, Any] = found) -> Mask:
@@ -205,10 +207,13 @@ def _mask_behind(layer: keras.layers.Layer, inputs: list[Mask | None], output: A
         filters = kernel.any(axis=tuple(range(kernel.ndim - 1)))
         if isinstance(layer, layers.DepthwiseConv2D):
             filters &= np.repeat(known[0], layer.depth_multiplier)
-        return filters | (np.asarray(layer.bias) != 0) if rule == "silent" and layer.use_bias else filters
+        if rule == "silent" and layer.use_bias:
+            filters |= np.asarray(layer.bias) != 0
+        return filters
     if isinstance(layer, layers.BatchNormalization) and rule == "silent":
         scale, offset = scale_and_offset(layer)
-        return (known[0] & (scale != 0)) | (offset != 0)
+        active: Mask = (known[0] & (scale != 0)) | (offset != 0)
+        return active
     if isinstance(layer, layers.Concatenate) and sum(len(mask) for mask in known) == channels:
         return np.concatenate(known)
     same = bool(known) and all(len(mask) == channels for mask in known)
@@ -220,7 +225,7 @@ def _mask_behind(layer: keras.layers.Layer, inputs: list[Mask | None], output: A
 
 
 def _activities(graph: _Graph, costs: list[LayerCost], mask_of: Callable[[Any], Mask]) -> list[LayerActivity]:
-    """The counted layers' activity by the masks of their inputs and endpoints; of several uses the most active counts."""
+    """The counted layers' activity by the masks of their inputs and endpoints; of several uses the most active one."""
     macs = {cost.name: cost.macs for cost in costs}
     result: dict[str, LayerActivity] = {}
     for call in graph.counted:

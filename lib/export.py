@@ -223,16 +223,18 @@ class FrozenGraph:
         tensors = {name: whole.graph.get_tensor_by_name(f"{name}:0") for name in (INPUT, *OUTPUTS, *CANDIDATES)}
         self._detect = whole.prune(tensors[INPUT], [tensors[name] for name in OUTPUTS])
         self._candidates = whole.prune(tensors[INPUT], [tensors[name] for name in CANDIDATES])
-        self._as_tensor = lambda images: tf.constant(images, tf.float32)
+        self._tf: Any = tf
 
     def detect(self, images_rgb: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """The graph's outputs by name for images [B, H, W, 3], 0..255; shapes as in `freeze`."""
-        values = self._detect(self._as_tensor(images_rgb))
+        values = self._detect(self._tf.constant(images_rgb, self._tf.float32))
         return {name: value.numpy() for name, value in zip(OUTPUTS, values, strict=True)}
 
     def candidates(self, image_rgb: NDArray[np.uint8], score_threshold: float) -> tuple[FloatArray, FloatArray]:
         """Decoded boxes [n, 4] (xyxy, relative) and scores [n] of one image [H, W, 3] before NMS, best first."""
-        boxes, scores = (value.numpy()[0] for value in self._candidates(self._as_tensor(image_rgb[None])))
+        boxes, scores = (
+            value.numpy()[0] for value in self._candidates(self._tf.constant(image_rgb[None], self._tf.float32))
+        )
         passing = scores >= score_threshold
         return boxes[passing][:, [1, 0, 3, 2]], scores[passing]
 

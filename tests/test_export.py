@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     return np.sum([layer[:height, :width] for layer in layers], axis=0).astype(np.uint8)
 
 
-def as_detections(outputs: dict[str, NDArray], index: int, image: NDArray[np.uint8]) -> FloatArray:
+def as_detections(outputs: dict[str, NDArray[Any]], index: int, image: NDArray[np.uint8]) -> FloatArray:
     """[n, 5] x1, y1, x2, y2 in pixels and score, of one image of the graph's outputs."""
     count, (height, width) = outputs["num_detections"][index], image.shape[:2]
     boxes = outputs["boxes"][index, :count][:, [1, 0, 3, 2]] * [width, height, width, height]
@@ -175,9 +176,15 @@ def test_published_weights_find_the_same_frozen(weights: str, tmp_path: Path) ->
 
 
 def test_unfit_settings_are_refused() -> None:
-    for unfit in ({"score_threshold": 1.5}, {"iou_threshold": -0.1}, {"max_detections": 0}, {"max_candidates": 0}):
+    cases: tuple[dict[str, Any], ...] = (
+        {"score_threshold": 1.5},
+        {"iou_threshold": -0.1},
+        {"max_detections": 0},
+        {"max_candidates": 0},
+    )
+    for unfit in cases:
         with pytest.raises(ConfigError, match=next(iter(unfit))):
-            DetectionSettings(**unfit)  # type: ignore[arg-type]
+            DetectionSettings(**unfit)
 
 
 def test_file_that_is_no_graph_is_named(tmp_path: Path) -> None:

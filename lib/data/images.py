@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from lib.errors import DataError
 from lib.files import replacing
 
-
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
