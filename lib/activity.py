@@ -218,9 +218,9 @@ def _mask_behind(layer: keras.layers.Layer, inputs: list[Mask | None], output: A
         return np.concatenate(known)
     same = bool(known) and all(len(mask) == channels for mask in known)
     if same and isinstance(layer, layers.Multiply):
-        return np.logical_and.reduce(known)
+        return np.asarray(np.all(known, axis=0))
     if same and (len(known) == 1 or isinstance(layer, (layers.Add, WeightedFusion))):
-        return np.logical_or.reduce(known)
+        return np.asarray(np.any(known, axis=0))
     return np.ones(channels or 1, bool)
 
 

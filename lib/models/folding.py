@@ -69,9 +69,7 @@ def _folded_weights(convolution: Any, norm: keras.layers.Layer) -> list[FloatArr
     """Kernel and bias, float32, of convolution and normalisation in one."""
     scale, offset = scale_and_offset(norm)
     kernel = np.asarray(convolution.kernel, np.float64)
-    if isinstance(convolution, layers.DepthwiseConv2D):
-        per_channel = scale.reshape(kernel.shape[2:])  # [channels, multiplier]
-    else:
-        per_channel = scale
+    # A depthwise kernel ends in [channels, multiplier], any other in [filters].
+    per_channel = scale.reshape(kernel.shape[2:]) if isinstance(convolution, layers.DepthwiseConv2D) else scale
     bias = np.asarray(convolution.bias, np.float64) if convolution.use_bias else 0.0
     return [(kernel * per_channel).astype(np.float32), (bias * scale + offset).astype(np.float32)]
