@@ -204,7 +204,7 @@ def _mask_behind(layer: keras.layers.Layer, inputs: list[Mask | None], output: A
         kernel = np.asarray(layer.kernel)
         if isinstance(layer, layers.DepthwiseConv2D):
             kernel = kernel.reshape(*kernel.shape[:2], 1, -1)
-        filters = kernel.any(axis=tuple(range(kernel.ndim - 1)))
+        filters: Mask = np.any(kernel != 0, axis=tuple(range(kernel.ndim - 1)), keepdims=True).reshape(-1)
         if isinstance(layer, layers.DepthwiseConv2D):
             filters &= np.repeat(known[0], layer.depth_multiplier)
         if rule == "silent" and layer.use_bias:
