@@ -12,7 +12,7 @@ import runpy
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, overload
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,6 +24,9 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
 LearningRate = Annotated[float, Field(gt=0)]
+
+
+AnySettings = TypeVar("AnySettings", bound="Settings")
 
 
 class Section(BaseModel):
@@ -39,6 +42,38 @@ class Section(BaseModel):
             super().__setattr__(name, _as_declared(value, known[name].annotation))
         except pydantic.ValidationError as error:
             raise ConfigError(_describe(f"{type(self).__name__.upper()}.{name}", error)) from None
+
+
+class Settings(BaseModel):
+    """Base of all configs: what is the same for every set of sections."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    def __getattr__(self, name: str) -> Any:
+        raise ConfigError(f"config.{name} is no section{_nearest(name, list(type(self).model_fields))}")
+
+    def override(self, assignment: str) -> None:
+        """Applies one `SECTION.key=value` of the command line; lists may be written `a,b`.
+
+        Raises:
+            ConfigError: it has another form, or the setting is unknown or the value unfit.
+
+        """
+        target, equals, text = assignment.partition("=")
+        section, dot, key = target.strip().partition(".")
+        if not (equals and dot):
+            raise ConfigError(f"{assignment!r}: expected SECTION.key=value, for example {_example(self)}")
+        if section not in type(self).model_fields:
+            raise ConfigError(
+                f"{assignment!r}: {section} is no section{_nearest(section, list(type(self).model_fields))}"
+            )
+        try:
+            setattr(getattr(self, section), key, text.strip())
+        except ConfigError as error:
+            raise ConfigError(f"{assignment!r}: {error}") from None
+
+    def check(self) -> None:
+        """Raises ConfigError where settings that are fine alone do not go together."""
 
 
 class Train(Section):
@@ -113,10 +148,8 @@ class Prune(Section):
     finetune_lr_decay_epoch: tuple[Positive, ...] = ()
 
 
-class Config(BaseModel):
-    """All sections. `Config()` holds the defaults."""
-
-    model_config = ConfigDict(extra="forbid")
+class Config(Settings):
+    """All sections of the pruning job. `Config()` holds the defaults."""
 
     TRAIN: Train = Field(default_factory=Train)
     MODEL: Model = Field(default_factory=Model)
@@ -124,29 +157,6 @@ class Config(BaseModel):
     ANCHOR: Anchor = Field(default_factory=Anchor)
     TEST: Test = Field(default_factory=Test)
     PRUNE: Prune = Field(default_factory=Prune)
-
-    def __getattr__(self, name: str) -> Any:
-        raise ConfigError(f"config.{name} is no section{_nearest(name, list(type(self).model_fields))}")
-
-    def override(self, assignment: str) -> None:
-        """Applies one `SECTION.key=value` of the command line; lists may be written `a,b`.
-
-        Raises:
-            ConfigError: it has another form, or the setting is unknown or the value unfit.
-
-        """
-        target, equals, text = assignment.partition("=")
-        section, dot, key = target.strip().partition(".")
-        if not (equals and dot):
-            raise ConfigError(f"{assignment!r}: expected SECTION.key=value, for example TRAIN.batch_size=4")
-        if section not in type(self).model_fields:
-            raise ConfigError(
-                f"{assignment!r}: {section} is no section{_nearest(section, list(type(self).model_fields))}"
-            )
-        try:
-            setattr(getattr(self, section), key, text.strip())
-        except ConfigError as error:
-            raise ConfigError(f"{assignment!r}: {error}") from None
 
     def check(self) -> None:
         """Raises ConfigError where settings that are fine alone do not go together."""
@@ -180,8 +190,36 @@ class Config(BaseModel):
 STAGES: tuple[str, ...] = get_args(Stage)
 
 
-def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
+class MacConfig(Settings):
+    """What mac.py counts. `MacConfig()` holds the defaults."""
+
+    class Model(Section):
+        """The model that is counted, and the one that it is compared with."""
+
+        trained_model: Annotated[str, Field(min_length=1)] = "runs/eresfd_samples"
+        full_model: str = ""
+
+    class Data(Section):
+        """The input, and images for counting by activations."""
+
+        hin: Positive = 480
+        win: Positive = 640
+        image_dir: str = ""
+        max_images: Count = 0
+
+    MODEL: Model = Field(default_factory=Model)
+    DATA: Data = Field(default_factory=Data)
+
+
+@overload
+def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config: ...
+@overload
+def load_config(path: str | os.PathLike[str], overrides: Sequence[str], kind: type[AnySettings]) -> AnySettings: ...
+def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = (), kind: type[Settings] = Config) -> Settings:
     """Reads a config file (`.py` with a `config`, or a run folder's `config.json`), then applies the overrides.
+
+    Args:
+        kind: the class that the file's `config` must be of.
 
     Raises:
         ConfigError: the file cannot be read, or something in it is unknown or unfit; names the file and the line.
@@ -190,14 +228,14 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     file = Path(path)
     if not file.is_file():
         raise ConfigError(f"{file}: no such config file")
-    config = _from_json(file) if file.suffix == ".json" else _from_python(file)
+    config = _from_json(file, kind) if file.suffix == ".json" else _from_python(file, kind)
     for assignment in overrides:
         config.override(assignment)
     config.check()
     return config
 
 
-def _from_python(file: Path) -> Config:
+def _from_python(file: Path, kind: type[AnySettings]) -> AnySettings:
     try:
         names = runpy.run_path(str(file), run_name="config")
     except Exception as error:
@@ -206,19 +244,20 @@ def _from_python(file: Path) -> Config:
         detail = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
         raise ConfigError(f"{file}:{line}: {detail}") from error
     config = names.get("config")
-    if not isinstance(config, Config):
+    if not isinstance(config, kind):
+        name = kind.__name__
         raise ConfigError(
-            f"{file}: expected `config = Config()` (from lib.config import Config), found {type(config).__name__}"
+            f"{file}: expected `config = {name}()` (from lib.config import {name}), found {type(config).__name__}"
         )
     return config.model_copy(deep=True)
 
 
-def _from_json(file: Path) -> Config:
+def _from_json(file: Path, kind: type[AnySettings]) -> AnySettings:
     try:
         sections = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ConfigError(f"{file}:{error.lineno}: {error.msg}") from error
-    config = Config()
+    config = kind()
     try:
         for section, values in sections.get("config", sections).items():
             for key, value in values.items():
@@ -242,6 +281,13 @@ def _as_declared(value: Any, annotation: Any) -> Any:
     if origin is tuple and not isinstance(value, tuple):
         value = tuple(value) if isinstance(value, list) else (value,)
     return value
+
+
+def _example(config: Settings) -> str:
+    """An override that would be right."""
+    values = ((section, key, value) for section, fields in config for key, value in fields)
+    section, key, value = next(entry for entry in values if entry[2] and isinstance(entry[2], int | str))
+    return f"{section}.{key}={value}"
 
 
 def _nearest(name: str, known: list[str]) -> str:

@@ -1,7 +1,9 @@
-"""`FaceDetector`: an image in, face boxes out."""
+"""`FaceDetector`: an image in, face boxes out, whatever format the model is in."""
 
 import logging
 import os
+from pathlib import Path
+from typing import Protocol
 
 import cv2
 import keras
@@ -10,21 +12,32 @@ from numpy.typing import NDArray
 
 from lib.anchors import anchor_grid, decode
 from lib.boxes import FloatArray, best_first, nms
+from lib.export import DetectionSettings, FrozenGraph
 from lib.models import anchors_of, load
+from lib.models.folding import fold_batch_norms
 
 logger = logging.getLogger(__name__)
 
 MIN_SIDE_PX = 16
-MAX_CANDIDATES = 5000  # boxes that enter NMS, as in the published test code
+PUBLISHED = DetectionSettings()
+
+
+class Network(Protocol):
+    """What `FaceDetector` needs of a model, one class a format."""
+
+    def candidates(self, image_rgb: NDArray[np.uint8], score_threshold: float) -> tuple[FloatArray, FloatArray]:
+        """Decoded boxes [n, 4] (xyxy, relative to the image) and scores [n] before NMS, the best 5000 at most."""
+        ...
 
 
 class FaceDetector:
     """Finds faces with a trained detector.
 
     Args:
-        model: path of a `.keras` file, or a model already in memory.
-        iou_threshold: boxes that overlap a better one by more than this are dropped.
-        max_detections: at most so many boxes an image.
+        model: path of a `.keras` file or of a frozen graph (`.pb`), or a Keras model already in memory.
+        iou_threshold: boxes that overlap a better one by more than this are dropped; None: what a frozen graph was
+            made with, otherwise 0.3.
+        max_detections: at most so many boxes an image; None: what a frozen graph was made with, otherwise 750.
 
     Raises:
         ModelError: the file is no detector of this toolkit.
@@ -34,15 +47,19 @@ class FaceDetector:
     def __init__(
         self,
         model: str | os.PathLike[str] | keras.Model,
-        iou_threshold: float = 0.3,
-        max_detections: int = 750,
+        iou_threshold: float | None = None,
+        max_detections: int | None = None,
     ) -> None:
-        self.model = model if isinstance(model, keras.Model) else load(model)
-        self.anchors = anchors_of(self.model)
-        self.iou_threshold = iou_threshold
-        self.max_detections = max_detections
-        if keras.backend.backend() == "tensorflow":
-            self.model.jit_compile = False  # XLA would compile anew, for seconds, at every new image size
+        self.network: Network
+        settings = PUBLISHED
+        if not isinstance(model, keras.Model) and Path(model).suffix == ".pb":
+            self.network = frozen = FrozenGraph(model)
+            settings = frozen.settings
+        else:
+            in_memory = isinstance(model, keras.Model)
+            self.network = KerasNetwork(model if in_memory else load(model), live=in_memory)
+        self.iou_threshold = settings.iou_threshold if iou_threshold is None else iou_threshold
+        self.max_detections = settings.max_detections if max_detections is None else max_detections
 
     def __call__(
         self, image_rgb: NDArray[np.uint8], score_threshold: float = 0.5, max_side: int | None = None
@@ -78,15 +95,38 @@ class FaceDetector:
         return np.column_stack([boxes[kept], scores[kept]]).astype(np.float32).reshape(-1, 5)
 
     def candidates(self, image_rgb: NDArray[np.uint8], score_threshold: float) -> tuple[FloatArray, FloatArray]:
-        """Decoded boxes [n, 4] (xyxy, relative to the image) and scores [n] before NMS, at most 5000."""
+        """Decoded boxes [n, 4] (xyxy, relative to the image) and scores [n] before NMS, the best 5000 at most."""
+        return self.network.candidates(image_rgb, score_threshold)
+
+
+class KerasNetwork:
+    """A Keras model of this toolkit as a `Network`.
+
+    Args:
+        model: a detector.
+        live: whether the model may still be trained; otherwise its batch normalisation is folded, which saves a quarter
+            of the time and computes the very numbers that a frozen graph computes.
+
+    """
+
+    def __init__(self, model: keras.Model, live: bool) -> None:
+        self.anchors = anchors_of(model)
+        self.model = model if live else fold_batch_norms(model)
+        if keras.backend.backend() == "tensorflow":
+            self.model.jit_compile = False  # XLA would compile anew, for seconds, at every new image size
+
+    def candidates(self, image_rgb: NDArray[np.uint8], score_threshold: float) -> tuple[FloatArray, FloatArray]:
+        """Decoded boxes [n, 4] (xyxy, relative to the image) and scores [n] before NMS, the best 5000 at most."""
         outputs = self.model.predict_on_batch(image_rgb[None].astype(np.float32))
         logits = np.asarray(outputs["scores"][0], np.float32)
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         scores = exponentials[:, 1] / exponentials.sum(axis=1)
         passing = np.flatnonzero(scores >= score_threshold)
-        passing = np.sort(passing[best_first(scores[passing])[:MAX_CANDIDATES]])
+        # By the logits, not the scores: these round differently from one runtime to the next.
+        margins = logits[passing, 1] - logits[passing, 0]
+        best = passing[best_first(margins)[: PUBLISHED.max_candidates]]
         anchors = anchor_grid(self.anchors, *image_rgb.shape[:2])
-        return decode(np.asarray(outputs["boxes"][0])[passing], anchors[passing]), scores[passing]
+        return decode(np.asarray(outputs["boxes"][0])[best], anchors[best]), scores[best]
 
 
 def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

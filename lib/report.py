@@ -1,4 +1,4 @@
-"""Tables of a run."""
+"""Tables of figures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -30,3 +30,29 @@ def stage_table(results: dict[str, Any]) -> str:
     ]
     table = markdown_table(["stage", "AP", "zeros", "parameters", "MACs"], rows)
     return f"{table}\n\ndata: {results['data']}\nprotocol: {results['protocol']}\nMACs at {results['macs_at']}"
+
+
+def cost_table(report: dict[str, Any]) -> str:
+    """The layers and sums of `lib.activity.cost_report`."""
+    measured = report["images"] > 0
+    header = ["layer", "parameters", "MACs", "channels", "filter not zero", "not silent"]
+    rows = []
+    for row in report["layers"]:
+        cells = [row["name"], f"{row['parameters']:,}", f"{row['macs'] / 1e6:.3f} M", str(row["channels"])]
+        cells += [f"{row['active_by_filters']:.0f}", f"{row['active_not_silent']:.0f}"]
+        rows.append([*cells, f"{row['active_on_images']:.1f}"] if measured else cells)
+    table = markdown_table([*header, "on images"] if measured else header, rows)
+
+    def share(name: str) -> str:
+        return f"{report[name] / 1e6:.2f} M, {report[name] / report['full_macs']:.2%} of the full model's"
+
+    lines = [
+        f"model: {report['model']}",
+        f"parameters: {report['parameters']:,}, of which zero: {report['zero_share']:.2%}",
+        f"MACs at {report['height_px']}x{report['width_px']} (height x width): {share('macs')}",
+        f"  without channels whose filter is zero: {share('macs_by_filters')}",
+        f"  without channels that are zero at every input: {share('macs_not_silent')}",
+    ]
+    if measured:
+        lines.append(f"  by activations, mean of {report['images']} images: {share('macs_on_images')}")
+    return f"{table}\n\n" + "\n".join(lines)

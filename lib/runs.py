@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.config import Config
-from lib.errors import TrainingError
+from lib.errors import ModelError, TrainingError
 from lib.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
@@ -79,6 +79,28 @@ class RunFolder:
                 "Give --fresh to start anew (the earlier run is kept aside), choose another MODEL.model_path, "
                 "or restore the settings to go on."
             )
+
+
+def model_file(path: str | Path) -> Path:
+    """The model that a path means: a file itself; of a run folder the fine-tuned model, else the last stage's outcome.
+
+    Raises:
+        ModelError: there is nothing, or the folder holds no finished stage.
+
+    """
+    given = Path(path)
+    if given.is_file():
+        return given
+    if not given.is_dir():
+        raise ModelError(f"{given}: no such file or folder; expected a .keras model or a run folder")
+    if not (given / "state.json").is_file():
+        raise ModelError(f"{given}: no run folder of pruned_train.py (no state.json); name a .keras file instead")
+    folder = RunFolder(given)
+    finished = [row["stage"] for row in read_json(given / "state.json")["stages"]]
+    for stage in ["finetune", *reversed(finished)]:
+        if folder.outcome(stage).is_file():
+            return folder.outcome(stage)
+    raise ModelError(f"{given}: no stage of this run is finished; name one of its epoch_N.keras files instead")
 
 
 def _lines(config: dict[str, Any]) -> list[str]:

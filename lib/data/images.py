@@ -11,6 +11,24 @@ from numpy.typing import NDArray
 from lib.errors import DataError
 from lib.files import replacing
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
+
+def image_files(folder: str | os.PathLike[str]) -> list[Path]:
+    """The image files, by suffix, in a folder and the folders in it, sorted.
+
+    Raises:
+        DataError: there is no such folder, or no image in it.
+
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; expected one with images")
+    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    if not found:
+        raise DataError(f"{root}: no image in it; expected files that end in {', '.join(IMAGE_SUFFIXES)}")
+    return found
+
 
 def read_rgb(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     """uint8 [H, W, 3] of an image file; grey files are repeated to three channels, alpha is dropped.

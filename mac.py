@@ -1,0 +1,42 @@
+"""Counts what a model costs: parameters, multiply-accumulates, active channels, as mac_config.py says."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from lib.cli import friendly_errors, start_logging
+from lib.config import MacConfig, load_config
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the table of layers and the sums; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", default="mac_config.py", help="config file")
+    parser.add_argument("--images", help="count active channels on the images of this folder too")
+    parser.add_argument("--json", help="write the figures to this file")
+    parser.add_argument("overrides", nargs="*", metavar="SECTION.key=value", help="e.g. MODEL.trained_model=FILE")
+    options = parser.parse_args(arguments)
+    start_logging()
+    with friendly_errors():
+        config = load_config(options.config, options.overrides, MacConfig)
+        if options.images:
+            config.DATA.image_dir = options.images
+        from lib.activity import cost_report  # importing Keras takes seconds
+        from lib.data.images import image_files
+        from lib.files import write_json
+        from lib.models import load
+        from lib.report import cost_table
+        from lib.runs import model_file
+
+        model_path, data = model_file(config.MODEL.trained_model), config.DATA
+        images = image_files(data.image_dir)[: data.max_images or None] if data.image_dir else []
+        full = load(model_file(config.MODEL.full_model)) if config.MODEL.full_model else None
+        report = {"model": str(model_path), **cost_report(load(model_path), data.hin, data.win, full, images)}
+        print(cost_table(report))
+        if options.json:
+            write_json(options.json, report)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""Detectors for tests."""
+
+from functools import cache
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from lib.models import build
+from lib.models.published import import_into, published_anchor_ratio
+from tests.shared import shared
+
+
+def random_detector(width_mult: float = 0.015625, anchor_ratio: float = 1.25, seed: int = 0) -> keras.Model:
+    """EResFD with random weights whose batch statistics fit them, and whose scores spread over 0..1."""
+    keras.utils.set_random_seed(seed)
+    model = build("eresfd", width_mult=width_mult, anchor_ratio=anchor_ratio)
+    random = np.random.default_rng(seed)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+            layer.gamma.assign(random.uniform(0.7, 1.3, layer.gamma.shape))
+            layer.beta.assign(random.uniform(-0.5, 0.5, layer.beta.shape))
+        elif layer.name.startswith("head") and layer.name.endswith("_scores"):
+            layer.kernel.assign(2 * np.asarray(layer.kernel))
+    model(random.uniform(0, 255, (2, 160, 160, 3)), training=True)
+    return model
+
+
+@cache
+def published_detector(weights: str) -> keras.Model:
+    """EResFD with published weights, e.g. "eresfd/eresfd_16.pth"; the test is skipped where they are absent."""
+    folder, _, name = weights.rpartition("/")
+    path = shared(f"weights/{folder}") / name
+    model = build("eresfd", anchor_ratio=published_anchor_ratio(path))
+    import_into(model, path)
+    return model
+
+
+def golden_images() -> list[Path]:
+    """The five reference photographs."""
+    return sorted(shared("golden/images").glob("*.jpg"))

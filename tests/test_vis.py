@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import pytest
+
+import vis
+from lib.data.images import read_rgb, write_rgb
+from lib.models import save
+from tests.detectors import random_detector
+from tests.test_drawing import grey
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "model.keras"
+    save(random_detector(), path)
+    return path
+
+
+def test_draws_a_folder(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_rgb(tmp_path / "in" / "a.png", grey())
+    (tmp_path / "in" / "b.jpg").write_bytes(b"broken")
+    arguments = [f"--model={model}", f"--input={tmp_path}/in", f"--output={tmp_path}/out", "--score_threshold=0.01"]
+    assert vis.main([*arguments, "--max_side=64"]) == 1
+    assert "1 image could not be used" in capsys.readouterr().out
+    assert (read_rgb(tmp_path / "out" / "a.png") != 90).any()
+
+
+@pytest.mark.parametrize(("source", "message"), [("no.mp4", "no such file"), ("bad.mp4", "not one frame")])
+def test_unreadable_video_is_named(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], source: str, message: str
+) -> None:
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    with pytest.raises(SystemExit) as stopped:
+        vis.main([f"--model={model}", f"--input={tmp_path / source}", f"--output={tmp_path}/out"])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_missing_model_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        vis.main([f"--model={tmp_path}/missing.pb", "--input=x"])
+    assert "missing.pb: no such file" in capsys.readouterr().err

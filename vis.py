@@ -1,0 +1,43 @@
+"""Draws detected faces and their scores into images, a video or a camera's pictures, and writes them to files."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from lib.cli import friendly_errors, start_logging
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draws and reports; returns 1 if some images of a folder could not be used, else 0."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True, help="a .keras file, a frozen graph (.pb) or a run folder")
+    parser.add_argument("--input", required=True, help="an image, a folder of images, a video file or a camera's index")
+    parser.add_argument("--output", default="runs/vis", help="folder for the pictures (runs/vis)")
+    parser.add_argument("--score_threshold", type=float, default=0.5, help="draw boxes with at least this score (0.5)")
+    parser.add_argument("--max_side", type=int, help="detect at most at this side length, px; default: full size")
+    parser.add_argument("--show", action="store_true", help="show the pictures in a window too; q stops")
+    options = parser.parse_args(arguments)
+    if options.max_side is not None and options.max_side < 16:
+        parser.error(f"--max_side must be at least 16 px, got {options.max_side}")
+    start_logging()
+    with friendly_errors():
+        from lib.detection import FaceDetector  # importing Keras takes seconds
+        from lib.drawing import draw_source, window
+        from lib.runs import model_file
+
+        show = window("faces") if options.show else None
+        detector = FaceDetector(model_file(options.model))
+        unusable = draw_source(
+            options.input,
+            options.output,
+            lambda image: detector(image, options.score_threshold, options.max_side),
+            lambda what, faces: print(f"{what}: {faces} face{'' if faces == 1 else 's'}"),
+            show,
+        )
+        if unusable:
+            print(f"{unusable} image{'' if unusable == 1 else 's'} could not be used, see above")
+    return 1 if unusable else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
