@@ -8,7 +8,7 @@ from lib.boxes import FloatArray, iou_matrix
 from lib.data.images import read_rgb
 from lib.detection import FaceDetector, as_rgb
 from lib.errors import ModelError
-from lib.models import build, save
+from lib.models import build, load, save
 from tests.models.test_eresfd import PUBLISHED
 from tests.shared import shared
 
@@ -92,9 +92,10 @@ def test_the_image_is_not_changed(detector: FaceDetector, rng: np.random.Generat
 def test_from_a_file_it_is_the_same(tmp_path: Path, lively_model: keras.Model, rng: np.random.Generator) -> None:
     save(lively_model, tmp_path / "m.keras")
     image = _image(rng, 80, 64)
-    np.testing.assert_array_equal(
-        FaceDetector(tmp_path / "m.keras")(image, 0.0), FaceDetector(lively_model)(image, 0.0)
-    )
+    found = FaceDetector(lively_model)(image, 0.0)
+    np.testing.assert_array_equal(FaceDetector(load(tmp_path / "m.keras"))(image, 0.0), found)
+    # From a file, batch normalisation is folded into the convolutions, which rounds differently.
+    np.testing.assert_allclose(FaceDetector(tmp_path / "m.keras")(image, 0.0), found, rtol=1e-3, atol=1e-2)
     with pytest.raises(ModelError, match="no such file"):
         FaceDetector(tmp_path / "absent.keras")
 
