@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.anchors import anchor_grid, decode
-from lib.boxes import FloatArray, best_first, nms
+from lib.boxes import FloatArray, best_passing, nms
 from lib.models import anchors_of, load
 
 logger = logging.getLogger(__name__)
@@ -80,11 +80,12 @@ class FaceDetector:
     def candidates(self, image_rgb: NDArray[np.uint8], score_threshold: float) -> tuple[FloatArray, FloatArray]:
         """Decoded boxes [n, 4] (xyxy, relative to the image) and scores [n] before NMS, at most 5000."""
         outputs = self.model.predict_on_batch(image_rgb[None].astype(np.float32))
-        logits = np.asarray(outputs["scores"][0], np.float32)
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        scores = exponentials[:, 1] / exponentials.sum(axis=1)
-        passing = np.flatnonzero(scores >= score_threshold)
-        passing = np.sort(passing[best_first(scores[passing])[:MAX_CANDIDATES]])
+        # Column by column: several times faster than along the last axis of [n, 2].
+        background, face = np.ascontiguousarray(np.asarray(outputs["scores"][0], np.float32).T)
+        highest = np.maximum(background, face)
+        face = np.exp(face - highest)
+        scores = face / (np.exp(background - highest) + face)
+        passing = best_passing(scores, score_threshold, MAX_CANDIDATES)
         anchors = anchor_grid(self.anchors, *image_rgb.shape[:2])
         return decode(np.asarray(outputs["boxes"][0])[passing], anchors[passing]), scores[passing]
 
