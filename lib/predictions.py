@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from lib import __version__
 from lib.boxes import FloatArray, best_first
 from lib.data.images import read_rgb
@@ -227,7 +229,7 @@ def _start_worker(workers: int) -> None:
 def _predict_one(task: Task) -> str | None:
     """Writes one image's predictions; returns None, or why the image cannot be used."""
     model, model_sha256, protocol, image, folder = task
-    detector = _detector(model, model_sha256, PROTOCOLS[protocol].max_detections)
+    detector = _detector(model, PROTOCOLS[protocol].max_detections, model_sha256)
     try:
         image_rgb = as_rgb(read_rgb(image.path))
     except (DataError, ValueError) as error:
@@ -238,6 +240,11 @@ def _predict_one(task: Task) -> str | None:
 
 
 @lru_cache(maxsize=1)
-def _detector(model: str, model_sha256: str, max_detections: int) -> FaceDetector:
-    """The detector of this process; `model_sha256` tells a changed file from the one loaded."""
-    return FaceDetector(model, max_detections=max_detections)
+def _detector(model: str, max_detections: int, _model_sha256: str) -> FaceDetector:
+    """The detector of this process; the hash tells a changed file from the one loaded."""
+    detector = FaceDetector(model, max_detections=max_detections)
+    # TensorFlow compiles for the first shape that it sees, for any shape from the second on, and the two round
+    # differently. Two images that every process sees first make results independent of the order of the others.
+    for height, width in ((16, 16), (24, 40)):
+        detector(np.zeros((height, width, 3), np.uint8))
+    return detector
