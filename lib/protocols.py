@@ -72,9 +72,10 @@ def multiscale(detector: Detector, image_rgb: Image) -> Detections:
     image = as_rgb(image_rgb)
     largest = _room(image, 1700 * 1200)
     base = min(1.0, largest)
+    upright = _detect(detector, image, base)
     mirrored = _detect(detector, np.ascontiguousarray(image[:, ::-1]), base)
     mirrored[:, [0, 2]] = image.shape[1] - mirrored[:, [2, 0]]
-    passes = [_detect(detector, image, base), mirrored, *_other_sizes(detector, image, largest, _detect)]
+    passes = [upright, mirrored, *_other_sizes(detector, image, largest, _detect)]
     return vote(np.concatenate(passes), VOTING_IOU, MAX_VOTED)
 
 
