@@ -92,7 +92,7 @@ def nms(boxes_xyxy: FloatArray, scores: FloatArray, iou_threshold: float, max_ou
 def vote(
     detections: FloatArray, iou_threshold: float = 0.3, max_output: int = 750, keep_lone: bool = True
 ) -> NDArray[np.float32]:
-    """Box voting: merges the detections of several passes over one image (wider_face test code of S3FD and after).
+    """Box voting: merges the detections of several passes over one image (as S3FD and later do on WIDER FACE).
 
     By descending score, the best box left takes all boxes left that overlap it by at least `iou_threshold`, itself
     included. They become one box: the mean of their corners weighted by their scores, with the best score. Unlike

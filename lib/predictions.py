@@ -9,11 +9,11 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -190,53 +190,86 @@ def predict(
         logger.info("%s: %d of %d images are there already", folder, len(images) - len(pending), len(images))
     tasks = [(str(model), model_sha256, protocol, image, Path(folder)) for image in pending]
     failures = {}
-    for done, (image, failure) in enumerate(zip(pending, _outcomes(tasks, workers), strict=True), start=1):
+    for done, (name, failure) in enumerate(_outcomes(tasks, min(workers, len(tasks))), start=1):
         if failure is not None:
-            failures[image.name] = failure
+            failures[name] = failure
         if progress is not None:
             progress(done, len(pending))
-    return len(pending) - len(failures), failures
+    return len(pending) - len(failures), dict(sorted(failures.items()))
 
 
 # Model file, its SHA-256, protocol, image, result folder.
 Task = tuple[str, str, str, ImageFile, Path]
+# An image's name, and why it cannot be used.
+Outcome = tuple[str, str | None]
 
 
-def _outcomes(tasks: list[Task], workers: int) -> Iterator[str | None]:
-    """What `_predict_one` returns, task by task."""
-    workers = min(workers, len(tasks))
+def _outcomes(tasks: list[Task], workers: int) -> Iterator[Outcome]:
+    """Does all tasks and yields each one's outcome, in the order in which they end."""
     if workers <= 1:
         yield from map(_predict_one, tasks)
         return
-    # Processes, because threads wait for each other in NMS and voting; spawned, because TensorFlow cannot be forked.
+    # Processes, because threads wait for each other in NMS and voting; spawned, because TensorFlow cannot be forked;
+    # without an executor, because its shutdown can wait for ever after an interruption. Files are whole or absent, so
+    # a worker may be ended at any time.
     context = multiprocessing.get_context("spawn")
+    processes, open_pipes = [], []
     try:
-        with ProcessPoolExecutor(workers, context, _start_worker, (workers,)) as pool:
-            yield from pool.map(_predict_one, tasks)
-    except BrokenProcessPool:
-        raise ToolkitError(
-            "a worker process was killed, perhaps for want of memory; the same command goes on from here, "
-            "and fewer --workers need less memory"
-        ) from None
+        for number in range(workers):
+            receiver, sender = context.Pipe(duplex=False)
+            process = context.Process(target=_work, args=(tasks[number::workers], workers, sender), daemon=True)
+            process.start()
+            sender.close()
+            processes.append(process)
+            open_pipes.append(receiver)
+        while open_pipes:
+            for pipe in wait(open_pipes):
+                assert isinstance(pipe, Connection)
+                try:
+                    message = pipe.recv()
+                except EOFError:
+                    raise ToolkitError(
+                        "a worker process ended before its time, perhaps for want of memory; the same command goes on "
+                        "from here, and fewer --workers need less memory"
+                    ) from None
+                if message is None:
+                    open_pipes.remove(pipe)
+                elif isinstance(message, ToolkitError):
+                    raise message
+                else:
+                    yield message
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join()
 
 
-def _start_worker(workers: int) -> None:
+def _work(tasks: list[Task], workers: int, sender: "Connection[Any, Any]") -> None:
+    """A worker process: sends the outcome of each task, or the error that ended it, and at the end None."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent alone answers an interruption
     # TensorFlow would start a thread a core in every process.
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    try:
+        for task in tasks:
+            sender.send(_predict_one(task))
+    except ToolkitError as error:
+        sender.send(error)
+        return
+    sender.send(None)
 
 
-def _predict_one(task: Task) -> str | None:
-    """Writes one image's predictions; returns None, or why the image cannot be used."""
+def _predict_one(task: Task) -> Outcome:
+    """Writes one image's predictions, unless it cannot be used."""
     model, model_sha256, protocol, image, folder = task
     detector = _detector(model, PROTOCOLS[protocol].max_detections, model_sha256)
     try:
         image_rgb = as_rgb(read_rgb(image.path))
     except (DataError, ValueError) as error:
-        return str(error)
+        return image.name, str(error)
     detections = PROTOCOLS[protocol](detector, image_rgb)
     write_text(folder / image.prediction, prediction_text(image.name, detections))
-    return None
+    return image.name, None
 
 
 @lru_cache(maxsize=1)

@@ -1,5 +1,7 @@
 import json
+import multiprocessing
 import os
+import time
 import tomllib
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 import lib
 from lib import predictions
 from lib.data.images import write_rgb
-from lib.errors import DataError, ModelError
+from lib.errors import DataError, ModelError, ToolkitError
 from lib.models import build, save
 from lib.predictions import find_images, open_result, predict, prediction_text
 from tests.shared import ROOT
@@ -191,14 +193,40 @@ def test_what_was_interrupted_leaves_no_file(
     assert texts(tmp_path / "r") == {}
 
 
-@pytest.mark.parametrize("protocol", ["single", "multiscale", "pruned_dsfd"])
-def test_results_do_not_depend_on_the_order_of_the_images(
-    model: Path, data: Path, tmp_path: Path, protocol: str
-) -> None:
-    for name, step in (("forward", 1), ("backward", -1)):
+def test_results_do_not_depend_on_the_images_before(model: Path) -> None:
+    """To the last bit: the first image a process sees and the later ones go through the same computation."""
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (height, 96, 3), np.uint8) for height in (64, 80, 97)]
+    rows = []
+    for order in ([0, 1, 2], [2, 1, 0]):
         predictions._detector.cache_clear()
-        predict(model, find_images(data)[::step], tmp_path / name, protocol)
-    assert texts(tmp_path / "forward") == texts(tmp_path / "backward")
+        detector = predictions._detector(str(model), 750, "")
+        found = {number: detector(images[number], 0.05) for number in order}
+        rows.append([found[number] for number in range(3)])
+    for forward, backward in zip(*rows, strict=True):
+        np.testing.assert_array_equal(forward, backward)
+
+
+def test_a_killed_worker_is_reported(model: Path, data: Path, tmp_path: Path) -> None:
+    started = time.monotonic()
+
+    def kill(*_: int) -> None:
+        for process in multiprocessing.active_children():
+            process.kill()
+
+    with pytest.raises(ToolkitError, match="ended before its time"):
+        predict(model, find_images(data) * 60, tmp_path / "r", "single", 2, kill)
+    assert time.monotonic() - started < 120
+    assert not multiprocessing.active_children()
+
+
+def test_an_interruption_ends_the_workers(model: Path, data: Path, tmp_path: Path) -> None:
+    def interrupt(*_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(model, find_images(data) * 60, tmp_path / "r", "single", 2, interrupt)
+    assert not multiprocessing.active_children()
 
 
 def test_results_do_not_depend_on_the_number_of_workers(model: Path, data: Path, tmp_path: Path) -> None:
