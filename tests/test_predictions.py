@@ -20,9 +20,13 @@ from tests.shared import ROOT
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small detector with statistics in its batch normalisation as if trained, so that rounding shows."""
     keras.utils.set_random_seed(1)
+    rng = np.random.default_rng(1)
     path = tmp_path_factory.mktemp("model") / "tiny.keras"
-    save(build("eresfd", width_mult=1 / 64), path)
+    detector = build("eresfd", width_mult=1 / 64)
+    detector.set_weights([weight + rng.uniform(0, 0.2, weight.shape) for weight in detector.get_weights()])
+    save(detector, path)
     return path
 
 
