@@ -25,7 +25,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(1)
     path = tmp_path_factory.mktemp("model") / "tiny.keras"
     detector = build("eresfd", width_mult=1 / 64)
-    detector.set_weights([weight * rng.uniform(0.8, 1.2, weight.shape) for weight in detector.get_weights()])
+    detector.set_weights([weight + rng.uniform(-0.2, 0.2, weight.shape) for weight in detector.get_weights()])
     save(detector, path)
     return path
 
