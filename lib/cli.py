@@ -33,17 +33,33 @@ def _exit(message: str, status: int) -> int:
     return status
 
 
+_SECONDS_BETWEEN_LINES = 60  # where stderr is a file, not a terminal
+
+
 def progress_bar(label: str) -> Callable[[int, int], None]:
-    """A function of (done, in all) that keeps one line of stderr up to date: images/s and the time left."""
-    started = time.monotonic()
+    """A function of (done, in all) that shows images/s and the time left on stderr.
+
+    In a terminal it keeps one line up to date; elsewhere it writes a line a minute and one at the end.
+    """
+    started = shown = time.monotonic()
     live = sys.stderr.isatty()
 
     def show(done: int, total: int) -> None:
-        if not (live or done == total):
+        nonlocal shown
+        now = time.monotonic()
+        if not live and done < total and now - shown < _SECONDS_BETWEEN_LINES:
             return
-        rate = done / max(time.monotonic() - started, 1e-9)
-        end = "\n" if done == total else ""
-        sys.stderr.write(f"\r{label}: {done}/{total} images, {rate:.1f}/s, {(total - done) / rate:.0f} s left {end}")
+        shown = now
+        rate = done / max(now - started, 1e-9)
+        start, end = ("\r", "\n" if done == total else "") if live else ("", "\n")
+        left = _duration((total - done) / rate) if done else "unknown time"
+        sys.stderr.write(f"{start}{label}: {done}/{total} images, {rate:.1f}/s, {left} left {end}")
         sys.stderr.flush()
 
     return show
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

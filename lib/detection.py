@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.anchors import anchor_grid, decode
-from lib.boxes import FloatArray, best_first, nms
+from lib.boxes import FloatArray, best_first, best_passing, nms
 from lib.export import DetectionSettings, FrozenGraph
 from lib.models import anchors_of, load
 from lib.models.folding import fold_batch_norms
@@ -118,13 +118,16 @@ class KerasNetwork:
     def candidates(self, image_rgb: NDArray[np.uint8], score_threshold: float) -> tuple[FloatArray, FloatArray]:
         """Decoded boxes [n, 4] (xyxy, relative to the image) and scores [n] before NMS, the best 5000 at most."""
         outputs = self.model.predict_on_batch(image_rgb[None].astype(np.float32))
-        logits = np.asarray(outputs["scores"][0], np.float32)
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        scores = exponentials[:, 1] / exponentials.sum(axis=1)
+        # Column by column: several times faster than along the last axis of [n, 2].
+        background, face = np.ascontiguousarray(np.asarray(outputs["scores"][0], np.float32).T)
+        highest = np.maximum(background, face)
+        exponential = np.exp(face - highest)
+        scores = exponential / (np.exp(background - highest) + exponential)
         passing = np.flatnonzero(scores >= score_threshold)
         # By the logits, not the scores: these round differently from one runtime to the next.
-        margins = logits[passing, 1] - logits[passing, 0]
-        best = passing[best_first(margins)[: PUBLISHED.max_candidates]]
+        margins = face[passing] - background[passing]
+        chosen = best_passing(margins, -np.inf, PUBLISHED.max_candidates)
+        best = passing[chosen[best_first(margins[chosen])]]
         anchors = anchor_grid(self.anchors, *image_rgb.shape[:2])
         return decode(np.asarray(outputs["boxes"][0])[best], anchors[best]), scores[best]
 

@@ -19,8 +19,8 @@ FLOORS = [
     ["data", "models"],
     ["losses", "cost", "pruning", "drawing", "export"],
     ["activity", "detection"],
-    ["evaluation", "wider_evaluation", "runs"],
-    ["callbacks"],
+    ["evaluation", "wider_evaluation", "protocols", "runs"],
+    ["callbacks", "result_folder"],
     ["training"],
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

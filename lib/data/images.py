@@ -15,7 +15,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 def image_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """The image files, by suffix, in a folder and the folders in it, sorted.
+    """The image files, by suffix, in a folder and the folders in it, sorted; hidden ones left out.
 
     Raises:
         DataError: there is no such folder, or no image in it.
@@ -24,7 +24,8 @@ def image_files(folder: str | os.PathLike[str]) -> list[Path]:
     root = Path(folder)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; expected one with images")
-    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    files = (path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
+    found = sorted(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
         raise DataError(f"{root}: no image in it; expected files that end in {', '.join(IMAGE_SUFFIXES)}")
     return found

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.boxes import FloatArray
+from lib.boxes import BoolArray, FloatArray
 from lib.errors import DataError
+from lib.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -55,23 +56,9 @@ def read_annotations(
 
     """
     file = Path(path)
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise DataError(f"{file}: no such annotation file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: cannot be read as text ({error})") from error
-    numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
-    if not numbered:
-        raise DataError(
-            f"{file}: empty; expected WIDER FACE annotations (*_bbx_gt.txt) or lines `path| x1,y1,x2,y2,1 ...`"
-        )
-    parse = _parse_lines if "|" in numbered[0][1] else _parse_official
-
     records, dropped, first_dropped = [], 0, ""
-    for name, number, boxes in parse(file, numbered):
-        array = np.asarray([box for _, box in boxes], np.float32).reshape(-1, 4)
-        positive = np.all(array[:, 2:] > array[:, :2], axis=1)
+    for name, number, boxes in _parse(file):
+        array, positive = _corners(boxes)
         if not positive.all():
             dropped += int((~positive).sum())
             first_dropped = first_dropped or f"{file}:{boxes[int(np.argmin(positive))][0]}"
@@ -86,8 +73,79 @@ def read_annotations(
     return records
 
 
+@dataclass(frozen=True)
+class SplitCounts:
+    """What `convert_split` wrote: images, those of them without faces, faces, and boxes of no size left out."""
+
+    images: int
+    faceless: int
+    faces: int
+    dropped: int
+
+
+def convert_split(root: str | os.PathLike[str], split: str, output: str | os.PathLike[str]) -> SplitCounts:
+    """Writes the official annotations of one split as lines `path| x1,y1,x2,y2,1 ...`.
+
+    Every box without a positive width and height is left out. An image without faces is a line without boxes. Paths
+    stay relative to `WIDER_<split>/images`, the image folder to give to `read_annotations`.
+
+    Args:
+        root: WIDER FACE's folder, with `WIDER_<split>` and `wider_face_split` in it.
+        split: "train" or "val".
+        output: the file to write.
+
+    Raises:
+        DataError: the folder or the annotations cannot be used; names file, line and remedy.
+
+    """
+    images = Path(root) / f"WIDER_{split}" / "images"
+    file = Path(root) / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt"
+    for wanted, there in ((images, images.is_dir()), (file, file.is_file())):
+        if not there:
+            raise DataError(f"{wanted}: not there; --root takes WIDER FACE as its archives unpack side by side")
+    lines, records, faces, faceless, dropped = [], [], 0, 0, 0
+    for name, number, boxes in _parse(file):
+        if "|" in name:
+            raise DataError(f"{file}:{number}: {name!r} has a | in it, which ends the path in the other format; rename")
+        array, positive = _corners(boxes)
+        kept = [corners for (_, corners), sound in zip(boxes, positive.tolist(), strict=True) if sound]
+        lines.append(" ".join([f"{name}|", *(",".join([*map(_shortest, corners), "1"]) for corners in kept)]))
+        records.append(Record(name, images / name, array[positive], f"{file}:{number}"))
+        faces, dropped = faces + len(kept), dropped + len(boxes) - len(kept)
+        faceless += not kept
+    _check_images(file, records)
+    write_text(output, "\n".join(lines) + "\n")
+    return SplitCounts(len(records), faceless, faces, dropped)
+
+
+def _shortest(value: float) -> str:
+    """The shortest text that reads back as the same number."""
+    return str(int(value)) if value.is_integer() else repr(value)
+
+
 # What a parser yields for an image: its name, its line, and (line, corners) for each box.
 Parsed = tuple[str, int, list[tuple[int, list[float]]]]
+
+
+def _parse(file: Path) -> Iterator[Parsed]:
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise DataError(f"{file}: no such annotation file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: cannot be read as text ({error})") from error
+    numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not numbered:
+        raise DataError(
+            f"{file}: empty; expected WIDER FACE annotations (*_bbx_gt.txt) or lines `path| x1,y1,x2,y2,1 ...`"
+        )
+    yield from (_parse_lines if "|" in numbered[0][1] else _parse_official)(file, numbered)
+
+
+def _corners(boxes: list[tuple[int, list[float]]]) -> tuple[FloatArray, BoolArray]:
+    """float32 [n, 4] xyxy, and [n] whether width and height are positive."""
+    corners = np.asarray([box for _, box in boxes], np.float32).reshape(-1, 4)
+    return corners, np.all(corners[:, 2:] > corners[:, :2], axis=1)
 
 
 def _parse_official(file: Path, numbered: list[tuple[int, str]]) -> Iterator[Parsed]:
