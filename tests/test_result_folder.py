@@ -129,7 +129,7 @@ def test_another_model_protocol_or_version_is_an_error(
     other.write_bytes(model.read_bytes() + b" ")
     with pytest.raises(DataError, match=r"another model:(.|\n)*there tiny.keras, now other.keras"):
         open_result(result, other, "single")
-    monkeypatch.setattr(predictions, "__version__", "9.9")
+    monkeypatch.setattr(result_folder, "__version__", "9.9")
     with pytest.raises(DataError, match=r"another version"):
         open_result(result, model, "single")
     assert (result / "manifest.json").read_bytes() == before
