@@ -18,7 +18,7 @@ train: env  ## pretrain, prune, fine-tune and measure on the built-in samples; e
 	$(BIN)/python pruned_train.py
 
 test: env  ## all tests: the fast ones, then the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4
 	$(BIN)/python -m pytest -m slow
 
 check: env  ## style and types

@@ -22,6 +22,7 @@ def linear() -> keras.Model:
     image = keras.Input((2,))
     model = keras.Model(image, keras.layers.Dense(1)(image))
     model.compile("adam", "mse", jit_compile=False)
+    model.optimizer.build(model.trainable_variables)
     return model
 
 

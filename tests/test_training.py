@@ -75,27 +75,27 @@ class _Killed(BaseException):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("killed_after", [1, 3, 5])
-def test_a_killed_run_goes_on_and_ends_the_same(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_after: int
+def test_a_run_killed_in_every_stage_ends_as_if_it_had_not_been(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config.TRAIN.stages = ("pretrain", "soft_prune", "finetune")
     whole = run(config, verbose=0)
     original = lib.callbacks.Checkpoint.on_epoch_end
-
-    def dying(self: Any, epoch: int, logs: Any = None) -> None:
-        original(self, epoch, logs)
-        if epoch + 1 == killed_after:
-            raise _Killed
-
     first = Path(config.MODEL.model_path)
     config.MODEL.model_path = str(tmp_path / "killed")
-    with monkeypatch.context() as patch:
-        patch.setattr(lib.callbacks.Checkpoint, "on_epoch_end", dying)
-        with pytest.raises(_Killed):
-            run(config, verbose=0)
+    for fatal_epoch in (1, 3, 5):
+
+        def dying(self: Any, epoch: int, logs: Any = None, fatal: int = fatal_epoch) -> None:
+            original(self, epoch, logs)
+            if epoch + 1 == fatal:
+                raise _Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(lib.callbacks.Checkpoint, "on_epoch_end", dying)
+            with pytest.raises(_Killed):
+                run(config, verbose=0)
     assert run(config, verbose=0) == whole
-    for stage in ("pretrain", "soft_prune", "finetune"):
+    for stage in config.TRAIN.stages:
         ours, theirs = (load(folder / "optimized" / f"{stage}.keras") for folder in (first, tmp_path / "killed"))
         for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
