@@ -198,7 +198,7 @@ def test_what_was_interrupted_leaves_no_file(
 
 
 def test_results_do_not_depend_on_the_images_before(model: Path) -> None:
-    """To the last bit: the first image a process sees and the later ones go through the same computation."""
+    """To the last bit, with one thread: the first image a process sees and later ones take the same computation."""
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (height, 96, 3), np.uint8) for height in (64, 80, 97)]
     rows = []
