@@ -1,6 +1,5 @@
 """`FaceDetector`: an image in, face boxes out, whatever format the model is in."""
 
-import logging
 import os
 from pathlib import Path
 from typing import Protocol
@@ -15,8 +14,6 @@ from lib.boxes import FloatArray, best_first, best_passing, nms
 from lib.export import DetectionSettings, FrozenGraph
 from lib.models import anchors_of, load
 from lib.models.folding import fold_batch_norms
-
-logger = logging.getLogger(__name__)
 
 MIN_SIDE_PX = 16
 PUBLISHED = DetectionSettings()
