@@ -3,5 +3,17 @@
 from lib.pruning.channels import ChannelSet, channel_sets
 from lib.pruning.masks import HeldMasks, Masks, apply_masks, plan, zero_filters
 from lib.pruning.soft import SoftPruning
+from lib.pruning.sparsity import GroupSparsity, endpoints
 
-__all__ = ["ChannelSet", "HeldMasks", "Masks", "SoftPruning", "apply_masks", "channel_sets", "plan", "zero_filters"]
+__all__ = [
+    "ChannelSet",
+    "GroupSparsity",
+    "HeldMasks",
+    "Masks",
+    "SoftPruning",
+    "apply_masks",
+    "channel_sets",
+    "endpoints",
+    "plan",
+    "zero_filters",
+]
