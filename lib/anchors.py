@@ -1,4 +1,4 @@
-"""Anchor grids, the box code and its inverse, and the matching of faces to anchors. NumPy only.
+"""Anchor grids, the box code and its inverse. NumPy only.
 
 One anchor a cell (EResFD, arXiv 2204.01209). Boxes here are relative to the network's input: x by its width, y by its
 height. Anchors are ordered level by level from the finest, row-major within a level, like the network's outputs.
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.boxes import FloatArray, IntArray, cxcywh_to_xyxy, iou_matrix, xyxy_to_cxcywh
+from lib.boxes import FloatArray, cxcywh_to_xyxy, xyxy_to_cxcywh
 
 # Offsets are divided by these: centre offsets by the first, log sizes by the second (SSD, arXiv 1512.02325).
 VARIANCES = (0.1, 0.2)
@@ -86,44 +86,3 @@ def decode(offsets: FloatArray, anchors_cxcywh: FloatArray) -> FloatArray:
     centre = anchors_cxcywh[..., :2] + offsets[..., :2] * VARIANCES[0] * anchors_cxcywh[..., 2:]
     size = anchors_cxcywh[..., 2:] * np.exp(np.minimum(offsets[..., 2:] * VARIANCES[1], MAX_LOG_SIZE))
     return cxcywh_to_xyxy(np.concatenate([centre, size], axis=-1))
-
-
-def match(
-    faces_xyxy: FloatArray,
-    anchors_cxcywh: FloatArray,
-    positive_iou: float = 0.35,
-    second_stage_iou: float = 0.1,
-) -> IntArray:
-    """EResFD's two-stage matching (arXiv 2204.01209, also S3FD, arXiv 1708.05237, section 3.2).
-
-    Stage 1: an anchor takes the face that it overlaps most if their IoU is at least `positive_iou`; every face also
-    gets its best anchor, whatever the overlap. Stage 2: of the anchors still free whose best IoU lies between
-    `second_stage_iou` and `positive_iou`, the N best are added, N = (faces whose best IoU is at least `positive_iou` +
-    faces whose best IoU is at least 0.5) // 2.
-
-    Args:
-        faces_xyxy: [m, 4] relative; m may be 0.
-        anchors_cxcywh: [n, 4] relative.
-
-    Returns:
-        [n] index of the face of each anchor, -1 for background.
-
-    """
-    matched = np.full(len(anchors_cxcywh), -1, np.int64)
-    if not len(faces_xyxy):
-        return matched
-    overlaps = iou_matrix(faces_xyxy, cxcywh_to_xyxy(anchors_cxcywh))
-    face_of_anchor = overlaps.argmax(axis=0)
-    iou_of_anchor = overlaps[face_of_anchor, np.arange(overlaps.shape[1])]
-    anchor_of_face = overlaps.argmax(axis=1)
-    iou_of_face = overlaps[np.arange(len(overlaps)), anchor_of_face]
-
-    positive = iou_of_anchor >= positive_iou
-    matched[positive] = face_of_anchor[positive]
-    matched[anchor_of_face] = np.arange(len(faces_xyxy))  # of two faces with the same best anchor the later one wins
-
-    wanted = (int((iou_of_face >= positive_iou).sum()) + int((iou_of_face >= 0.5).sum())) // 2
-    candidates = np.flatnonzero((matched < 0) & (iou_of_anchor > second_stage_iou) & (iou_of_anchor < positive_iou))
-    chosen = candidates[np.argsort(-iou_of_anchor[candidates], kind="stable")[:wanted]]
-    matched[chosen] = face_of_anchor[chosen]
-    return matched

@@ -4,8 +4,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lib.anchors import AnchorSpec, anchor_grid, decode, encode, match
-from lib.boxes import cxcywh_to_xyxy, iou_matrix
+from lib.anchors import AnchorSpec, anchor_grid, decode, encode
+from lib.boxes import cxcywh_to_xyxy
 from tests.conftest import random_boxes
 
 SPEC = AnchorSpec()
@@ -52,33 +52,3 @@ def test_decode_undoes_encode(rng: np.random.Generator) -> None:
 def test_zero_offsets_are_the_anchors() -> None:
     anchors = anchor_grid(SPEC, 64, 96)
     np.testing.assert_allclose(decode(np.zeros_like(anchors), anchors), cxcywh_to_xyxy(anchors), atol=1e-6)
-
-
-def test_every_face_gets_an_anchor_and_good_anchors_their_best_face(rng: np.random.Generator) -> None:
-    anchors = anchor_grid(SPEC, 256, 256)
-    faces = random_boxes(rng, 12, 1.0)
-    overlaps = iou_matrix(faces, cxcywh_to_xyxy(anchors))
-    matched = match(faces, anchors)
-    assert set(range(12)) - set(matched.tolist()) <= {
-        face for face in range(12) if (overlaps.argmax(axis=1) == overlaps[face].argmax()).sum() > 1
-    }
-    good = np.flatnonzero(overlaps.max(axis=0) >= 0.35)
-    forced = set(overlaps.argmax(axis=1).tolist())
-    assert all(matched[i] == overlaps[:, i].argmax() for i in good if i not in forced)
-
-
-def test_second_stage_adds_the_best_of_the_rest() -> None:
-    anchors = anchor_grid(SPEC, 256, 256)
-    faces = np.array([[0.4, 0.4, 0.46, 0.475]], np.float32)  # 15 x 19 px: one anchor fits well, its neighbours do not
-    overlaps = iou_matrix(faces, cxcywh_to_xyxy(anchors))[0]
-    first = match(faces, anchors, 0.35, 0.3499)
-    both = match(faces, anchors, 0.35, 0.1)
-    wanted = (int(overlaps.max() >= 0.35) + int(overlaps.max() >= 0.5)) // 2
-    added = np.flatnonzero((both >= 0) & (first < 0))
-    assert len(added) == wanted > 0
-    rest = overlaps[(overlaps < 0.35) & (first < 0)]
-    assert overlaps[added].min() == pytest.approx(np.sort(rest)[-wanted])
-
-
-def test_no_face_is_all_background() -> None:
-    assert (match(np.zeros((0, 4), np.float32), anchor_grid(SPEC, 64, 64)) == -1).all()

@@ -16,6 +16,7 @@ FLOORS = [
     ["boxes"],
     ["matching", "precision_recall"],
     ["anchors"],
+    ["assignment"],
     ["data", "models"],
     ["losses", "cost", "pruning", "drawing", "export", "litert"],
     ["activity", "detection", "latency"],

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from lib.anchors import AnchorSpec, anchor_grid, encode, match
+from lib.anchors import AnchorSpec, anchor_grid, encode
+from lib.assignment import assign
 from lib.boxes import FloatArray
 from lib.data.augment import Recipe, Sample, training_sample, validation_sample
 from lib.data.images import read_rgb
@@ -42,7 +43,7 @@ class TargetSpec:
         grid = anchor_grid(self.anchors, self.height_px, self.width_px)
         scale = np.array([self.width_px, self.height_px] * 2, np.float32)
         faces = np.divide(boxes_xyxy_px, scale, dtype=np.float32)
-        matched = match(faces, grid, self.positive_iou, self.second_stage_iou)
+        matched = assign(faces, self.anchors, self.height_px, self.width_px, self.positive_iou, self.second_stage_iou)
         positive = np.flatnonzero(matched >= 0)
         boxes = np.zeros((len(grid), 5), np.float32)
         boxes[positive, :4] = encode(faces[matched[positive]], grid[positive])
