@@ -21,7 +21,7 @@ FLOORS = [
     ["losses", "cost", "pruning", "drawing", "export", "litert"],
     ["activity", "detection", "latency"],
     ["evaluation", "wider_evaluation", "protocols", "runs"],
-    ["callbacks", "result_folder"],
+    ["callbacks", "result_folder", "search"],
     ["training"],
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

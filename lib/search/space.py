@@ -1,0 +1,180 @@
+"""The search space: a direction over groups of channels, brought onto the budget in whole channels.
+
+A proposal of rates that misses the budget teaches nothing about models that meet it. So only the direction is free;
+how far to go along it follows from the budget, because what a plan costs is known without building it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from lib.boxes import FloatArray
+from lib.errors import ConfigError
+from lib.pruning.channels import ChannelSet
+
+Kept = tuple[int, ...]
+"""Channels that stay, in the order of the space's sets."""
+
+_BISECTIONS = 40
+
+
+class Space:
+    """All ways to meet a budget.
+
+    Args:
+        sets: the prunable sets of the model.
+        groups: group name -> names of its sets, see `group_sets`.
+        share: what a plan leaves of the budgeted quantity: channels that stay by set name -> 0..1, 1 for the whole.
+        tolerance: how far from the target that share may be.
+        max_rate: no group loses more than this share of its channels; a set keeps at least one.
+        branches: groups whose sets may lose all channels. Their rate takes sets away whole, one after the other, in
+            the order of `first_to_go`; the last one in part.
+        first_to_go: set names, for groups in `branches`; by default in the model's order.
+
+    """
+
+    def __init__(
+        self,
+        sets: Sequence[ChannelSet],
+        groups: Mapping[str, Sequence[str]],
+        share: Callable[[Mapping[str, int]], float],
+        tolerance: float,
+        max_rate: float = 0.98,
+        branches: Sequence[str] = (),
+        first_to_go: Sequence[str] = (),
+    ) -> None:
+        unknown = [name for name in branches if name not in groups]
+        if unknown:
+            raise ConfigError(f"SEARCH.branches: {', '.join(unknown)}: no such group; known: {', '.join(groups)}")
+        self.names = list(groups)
+        self.set_names = [item.name for item in sets]
+        self.sizes = np.array([item.size for item in sets])
+        self.tolerance = tolerance
+        self.max_rate = np.array([1.0 if name in branches else max_rate for name in groups])
+        self._share = share
+        self._shares: dict[Kept, float] = {}
+        index = {name: i for i, name in enumerate(self.set_names)}
+        rank = {name: i for i, name in enumerate(first_to_go)}
+        self._members = [
+            np.array([index[name] for name in sorted(groups[group], key=lambda name: rank.get(name, index[name]))])
+            if group in branches
+            else np.array([index[name] for name in groups[group]])
+            for group in groups
+        ]
+        self._whole = [name in branches for name in groups]
+        self._least = np.ones(len(self.sizes), int)
+        for members, whole in zip(self._members, self._whole, strict=True):
+            if whole:
+                self._least[members] = 0
+
+    def share(self, kept: Kept) -> float:
+        """What a plan leaves of the budgeted quantity, 0..1."""
+        if kept not in self._shares:
+            self._shares[kept] = self._share(self.by_name(kept))
+        return self._shares[kept]
+
+    def by_name(self, kept: Kept) -> dict[str, int]:
+        """Set name -> channels that stay."""
+        return dict(zip(self.set_names, kept, strict=True))
+
+    def meets(self, kept: Kept, target: float) -> bool:
+        return abs(self.share(kept) - target) <= self.tolerance + 1e-12
+
+    def counts(self, rates: FloatArray) -> Kept:
+        """Channels that stay at the given rate of each group, [groups]: floor(rate * channels) of each set go."""
+        kept = self.sizes.copy()
+        for rate, members, whole in zip(rates, self._members, self._whole, strict=True):
+            sizes = self.sizes[members]
+            if whole:
+                left_to_remove = int(rate * sizes.sum() + 1e-9)
+                gone = np.clip(left_to_remove - np.concatenate([[0], np.cumsum(sizes)[:-1]]), 0, sizes)
+            else:
+                gone = np.floor(rate * sizes + 1e-9).astype(int)
+            kept[members] = np.maximum(sizes - gone, self._least[members])
+        return tuple(kept.tolist())
+
+    def rates(self, kept: Kept) -> FloatArray:
+        """The share of each group's channels that a plan takes away, [groups]."""
+        left = np.array(kept)
+        return np.array([1 - left[members].sum() / self.sizes[members].sum() for members in self._members])
+
+    def path(self, directions: FloatArray, distance: FloatArray) -> FloatArray:
+        """Rates [n, groups] at a distance [n], 0..2, along directions [n, groups], each 0..1 with 1 the largest.
+
+        From nothing (0) straight to where the first group is at its limit (1), from there straight to where all are
+        (2): so every direction reaches every budget that can be reached at all.
+        """
+        first = np.minimum(distance, 1)[:, None] * directions
+        rest = np.maximum(distance - 1, 0)[:, None] * (1 - directions)
+        return (first + rest) * self.max_rate
+
+    def solve(self, direction: FloatArray, target: float) -> Kept | None:
+        """The plan in this direction that leaves `target` of the budget; None if whole channels cannot come so near.
+
+        The distance is bisected. Where several sets lose a channel at the same point, and the share jumps over the
+        tolerance, single channels are moved.
+        """
+        direction = normalized(np.asarray(direction, float)[None])
+
+        def at(distance: float) -> Kept:
+            return self.counts(self.path(direction, np.array([distance]))[0])
+
+        low, high = 0.0, 2.0
+        above, below = at(low), at(high)
+        if self.share(below) > target:
+            return self._adjusted(below, below, target)
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            kept = at(middle)
+            if self.share(kept) > target:
+                low, above = middle, kept
+            else:
+                high, below = middle, kept
+        return self._adjusted(above, below, target)
+
+    def check(self, target: float) -> None:
+        """Raises ConfigError if no plan can leave `target` of the budgeted quantity, saying what could be left."""
+        least = self.share(self.counts(self.max_rate))
+        if target < least - self.tolerance or target > 1:
+            raise ConfigError(
+                f"SEARCH.target = {target:g} cannot be reached: with every group at its limit {least:.3f} is left; "
+                f"choose a target between {least:.2f} and 1, or let groups lose whole branches (SEARCH.branches)"
+            )
+        if self.solve(np.ones(len(self.names)), target) is None:
+            raise ConfigError(
+                f"SEARCH.target = {target:g}: with whole channels no plan comes within SEARCH.tolerance = "
+                f"{self.tolerance:g}; raise the tolerance"
+            )
+
+    def _adjusted(self, above: Kept, below: Kept, target: float) -> Kept | None:
+        """A plan within the tolerance, from the two neighbours on the path that have the target between them."""
+        best = min(above, below, key=lambda kept: abs(self.share(kept) - target))
+        if self.meets(best, target):
+            return best
+        # First the channels in which the neighbours differ, so that the direction stays; then any.
+        between = np.flatnonzero(np.array(above) != np.array(below))
+        for movable in (between, np.arange(len(self.sizes))):
+            while True:
+                steps = [step for index in movable for step in self._steps(best, int(index))]
+                nearer = min(steps, key=lambda kept: abs(self.share(kept) - target), default=best)
+                if abs(self.share(nearer) - target) >= abs(self.share(best) - target) - 1e-12:
+                    break
+                best = nearer
+                if self.meets(best, target):
+                    return best
+        return None
+
+    def _steps(self, kept: Kept, index: int) -> list[Kept]:
+        """The plan with one channel of a set less, and with one more, where that is allowed."""
+        allowed = (kept[index] + change for change in (-1, 1))
+        return [
+            (*kept[:index], count, *kept[index + 1 :])
+            for count in allowed
+            if self._least[index] <= count <= self.sizes[index]
+        ]
+
+
+def normalized(directions: FloatArray) -> FloatArray:
+    """Directions [n, groups] with 1 as the largest entry of each; a direction of zeros becomes the uniform one."""
+    largest = directions.max(axis=1, keepdims=True)
+    return np.where(largest > 0, directions / np.where(largest > 0, largest, 1), 1.0)

@@ -1,0 +1,92 @@
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from lib.errors import ConfigError
+from lib.pruning import ChannelSet
+from lib.search.space import Space, normalized
+
+SIZES = (8, 8, 16, 16, 16, 4, 4, 16)
+SETS = [ChannelSet(f"layer{i}", size, (f"layer{i}",), ()) for i, size in enumerate(SIZES)]
+GROUPS = {"stem": ("layer0", "layer1"), "body": ("layer2", "layer3", "layer4", "layer7"), "side": ("layer5", "layer6")}
+
+
+def chain_share(kept: Mapping[str, int]) -> float:
+    """Share of the weights of a chain of 3x3 convolutions that stay."""
+
+    def cost(channels: list[int]) -> int:
+        return sum(a * b for a, b in zip([3, *channels[:-1]], channels, strict=True))
+
+    return cost([kept[item.name] for item in SETS]) / cost(list(SIZES))
+
+
+@pytest.fixture
+def space() -> Space:
+    return Space(SETS, GROUPS, chain_share, tolerance=0.01)
+
+
+@pytest.mark.parametrize("target", [0.9, 0.7, 0.5, 0.3, 0.1])
+def test_every_direction_meets_every_target(space: Space, target: float, rng: np.random.Generator) -> None:
+    directions = normalized(np.concatenate([rng.uniform(0, 1, (40, 3)), np.eye(3), np.zeros((1, 3))]))
+    for direction in directions:
+        kept = space.solve(direction, target)
+        assert kept is not None
+        assert abs(chain_share(space.by_name(kept)) - target) <= 0.01
+        assert all(1 <= count <= size for count, size in zip(kept, SIZES, strict=True))
+
+
+def test_the_direction_shows_in_the_rates(space: Space) -> None:
+    stem, body, _ = space.rates(space.solve(np.array([0.1, 1.0, 0.5]), 0.6) or ())
+    assert body > 4 * stem
+
+
+def test_single_channels_bridge_a_jump() -> None:
+    """One group of equal sets loses a channel of each at once, a jump of far more than the tolerance."""
+    sets = [ChannelSet(f"layer{i}", 4, (), ()) for i in range(10)]
+    space = Space(
+        sets, {"all": tuple(item.name for item in sets)}, lambda kept: sum(kept.values()) / 40, tolerance=0.001
+    )
+    kept = space.solve(np.ones(1), 0.825)
+    assert kept is not None
+    assert sum(kept) == 33
+    assert set(kept) == {3, 4}, "only what the step takes anyway was moved"
+
+
+def test_counts_and_rates_are_inverse_up_to_whole_channels(space: Space) -> None:
+    assert space.counts(np.zeros(3)) == SIZES
+    kept = space.counts(np.array([0.25, 0.5, 0.25]))
+    assert kept == (6, 6, 8, 8, 8, 3, 3, 8)
+    assert space.rates(kept).tolist() == [0.25, 0.5, 0.25]
+
+
+def test_a_set_keeps_a_channel_unless_its_group_may_lose_branches() -> None:
+    assert min(Space(SETS, GROUPS, chain_share, 0.01).counts(np.ones(3))) == 1
+    space = Space(
+        SETS, GROUPS, chain_share, 0.01, branches=("body",), first_to_go=("layer4", "layer2", "layer7", "layer3")
+    )
+    kept = space.by_name(space.counts(np.array([0.0, 0.625, 0.0])))
+    assert [kept[f"layer{i}"] for i in (4, 2, 7, 3)] == [0, 0, 8, 16], "whole sets first, the last one in part"
+
+
+def test_path_goes_from_nothing_to_everything(space: Space) -> None:
+    direction = np.array([[0.2, 1.0, 0.0]])
+    rates = [space.path(direction, np.array([distance]))[0] for distance in np.linspace(0, 2, 41)]
+    assert rates[0].tolist() == [0, 0, 0]
+    assert np.allclose(rates[20], 0.98 * direction[0])
+    assert np.allclose(rates[-1], 0.98)
+    assert (np.diff(rates, axis=0) >= 0).all()
+
+
+def test_impossible_targets_say_what_is_possible(space: Space) -> None:
+    space.check(0.5)
+    limited = Space(SETS, GROUPS, chain_share, 0.01, max_rate=0.3)
+    with pytest.raises(ConfigError, match=r"SEARCH.target = 0.2 cannot be reached: .* 0\.5\d\d is left"):
+        limited.check(0.2)
+    with pytest.raises(ConfigError, match=r"within SEARCH.tolerance = 1e-06; raise the tolerance"):
+        Space(SETS, GROUPS, chain_share, 1e-6).check(0.512345)
+
+
+def test_unknown_branch_group_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"SEARCH.branches: tail: no such group"):
+        Space(SETS, GROUPS, chain_share, 0.01, branches=("tail",))
