@@ -9,21 +9,20 @@ from typing import Any
 import keras
 import numpy as np
 
-from lib.callbacks import Checkpoint, DatasetEpoch, PiecewiseRate, StopOnNonFinite, Validation
+from lib.callbacks import Checkpoint, PiecewiseRate, StopOnNonFinite, Validation
 from lib.config import Config
 from lib.cost import count_macs, count_parameters, zero_share
-from lib.data.augment import Recipe
-from lib.data.loader import FaceDataset, TargetSpec
+from lib.data.loader import FaceDataset
 from lib.data.samples import ensure_samples
 from lib.data.wider import Record, read_annotations
 from lib.detection import FaceDetector
 from lib.errors import DataError
 from lib.evaluation import IOU_THRESHOLD, evaluate
 from lib.files import read_json, write_json
-from lib.losses import BoxLoss, ScoreLoss
-from lib.models import anchors_of, build, load, save
-from lib.pruning import HeldMasks, Masks, SoftPruning, plan
+from lib.models import anchors_of, build, load
+from lib.pruning import Masks, SoftPruning, plan
 from lib.runs import RunFolder
+from lib.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -122,15 +121,15 @@ def run(
     data = load_data(config)
     folder = RunFolder(config.MODEL.model_path)
     folder.open(config, fresh)
-    trainer = _Trainer(config, data, folder, start, verbose)
+    stages = _Stages(config, data, folder, start, verbose)
 
     first = "imported" if config.MODEL.pretrained_model else "pretrain"
     for stage in [first, *(stage for stage in ("soft_prune", "finetune") if stage in config.TRAIN.stages)]:
         row = next((row for row in folder.state["stages"] if row["stage"] == stage), None)
         if row is None:
             logger.info("stage %s", stage)
-            trainer.run_stage(stage)
-            row = {"stage": stage, "ap": None, **_costs(trainer.model, config)}
+            stages.run_stage(stage)
+            row = {"stage": stage, "ap": None, **_costs(stages.trainer.model, config)}
             folder.state["stages"].append(row)
             folder.state["progress"] = None
             folder.save_state()
@@ -183,38 +182,33 @@ def _results(config: Config, data: FaceData, folder: RunFolder) -> dict[str, Any
     }
 
 
-class _Trainer:
-    """One model and one compiled step for all stages."""
+class _Stages:
+    """The stages of one run, on one trainer."""
 
     def __init__(self, config: Config, data: FaceData, folder: RunFolder, model: keras.Model, verbose: int) -> None:
         self.config, self.data, self.folder = config, data, folder
-        self.model = model
+        self.trainer = Trainer(model, config)
         self.verbose = verbose
-        self.held: HeldMasks | None = None
 
     def run_stage(self, name: str) -> None:
         """Runs a stage from the outcome of the one before, or from its own last checkpoint, and saves its outcome."""
-        outcome = self.folder.outcome(name)
-        if name == "imported":
-            save(self.model, outcome)
-            return
-        progress = self._prepare(name)
-        held = self._held_masks()
-        stage = self._stage(name)
-        train = self._dataset(self.data.train, augment=True, epoch=progress["epoch"] if progress else stage.first_epoch)
-        if name == "pretrain":
-            held.release()
-            self._fit(stage, train)
-            self._take_best()
-        elif name == "soft_prune":
-            held.release()
-            masks = self._soft_prune(stage, train, progress)
-            write_json(self.folder.path / "masks.json", masks.to_dict())
-        else:
-            held.hold(self._hard_masks())
-            self._fit(stage, train)
-            self._take_best()
-        self._save_without_optimizer(outcome)
+        if name != "imported":
+            progress = self._prepare(name)
+            stage = self._stage(name)
+            epoch = progress["epoch"] if progress else stage.first_epoch
+            train = self.trainer.dataset(self.data.train, augment=True, epoch=epoch)
+            if name == "soft_prune":
+                self.trainer.held.release()
+                masks = self._soft_prune(stage, train, progress)
+                write_json(self.folder.path / "masks.json", masks.to_dict())
+            else:
+                if name == "finetune":
+                    self.trainer.held.hold(self._hard_masks())
+                else:
+                    self.trainer.held.release()
+                self._fit(stage, train)
+                self._take_best()
+        self.trainer.save(self.folder.outcome(name))
 
     def _prepare(self, name: str) -> dict[str, Any] | None:
         """Brings model and optimiser to where the stage stands; returns the stage's progress, None at its start."""
@@ -223,30 +217,12 @@ class _Trainer:
         if progress:
             checkpoint = self.folder.checkpoint(progress["epoch"])
             logger.info("stage %s: going on after epoch %d, from %s", name, progress["epoch"], checkpoint)
-            self.model = keras.saving.load_model(checkpoint)
-            self._compile(self.model.optimizer)
+            self.trainer.restore(checkpoint)
             return dict(progress)
         if state["stages"]:
-            self.model.set_weights(load(self.folder.outcome(state["stages"][-1]["stage"])).get_weights())
-        if self.held is None:
-            weight_decay = self.config.TRAIN.weight_decay_factor or None
-            self._compile(keras.optimizers.Adam(weight_decay=weight_decay))
-        else:
-            for variable in self.model.optimizer.variables:
-                variable.assign(np.zeros(variable.shape, variable.dtype))
+            self.trainer.set_weights(load(self.folder.outcome(state["stages"][-1]["stage"])).get_weights())
+        self.trainer.reset_optimizer()
         return None
-
-    def _compile(self, optimizer: keras.optimizers.Optimizer) -> None:
-        self.held = HeldMasks(self.model, self.config.PRUNE.mode)
-        optimizer.build(self.model.trainable_variables)  # inside the traced step it would cost a second trace
-        losses = {"boxes": BoxLoss(), "scores": ScoreLoss(self.config.MODEL.max_negatives_per_positive)}
-        # XLA on TensorFlow's CPU path is slower here than the plain graph, and takes longer to compile.
-        jit = False if keras.backend.backend() == "tensorflow" else "auto"
-        self.model.compile(optimizer, loss=losses, jit_compile=jit)
-
-    def _held_masks(self) -> HeldMasks:
-        assert self.held is not None, "compiled before"
-        return self.held
 
     def _stage(self, name: str) -> _Stage:
         train, prune = self.config.TRAIN, self.config.PRUNE
@@ -258,18 +234,9 @@ class _Trainer:
             epochs, rate, decays = prune.soft_epoch, prune.soft_lr, prune.soft_lr_decay_epoch
         else:
             epochs, rate, decays = prune.finetune_epoch, prune.finetune_lr, prune.finetune_lr_decay_epoch
-        steps = len(self._dataset(self.data.train, augment=True))
+        steps = len(self.trainer.dataset(self.data.train, augment=True))
         rates = tuple(rate * 0.1**drop for drop in range(len(decays) + 1))
         return _Stage(name, first, epochs, rates, tuple(epoch * steps for epoch in decays))
-
-    def _dataset(self, records: list[Record], augment: bool, epoch: int = 0) -> FaceDataset:
-        train, data, anchor = self.config.TRAIN, self.config.DATA, self.config.ANCHOR
-        anchors = anchors_of(self.model)
-        spec = TargetSpec(anchors, data.hin, data.win, anchor.POSITIVE_ANCHOR_THRESH, anchor.second_stage_thresh)
-        recipe = Recipe(data.hin, data.win, data.crop_min, data.anchor_sampling, anchors.sizes) if augment else None
-        return FaceDataset(
-            records, spec, train.batch_size, recipe, train.seed, epoch, train.process_num, train.prefetch_size
-        )
 
     def _fit(self, stage: _Stage, train: FaceDataset, pruning: SoftPruning | None = None) -> None:
         """Keras' loop over the epochs of the stage that are left."""
@@ -280,19 +247,16 @@ class _Trainer:
         def more_state() -> dict[str, Any]:
             return {"masks": pruning.masks.to_dict()} if pruning and pruning.masks else {}
 
-        recalibration = [_Recalibration(pruning, self._dataset(self.data.train, True, last))] if pruning else []
+        recalibration = [_Recalibration(pruning, self.trainer.dataset(self.data.train, True, last))] if pruning else []
         callbacks = [
-            DatasetEpoch(train),
             PiecewiseRate(stage.rates, stage.boundaries, stage.first_epoch, len(train)),
             StopOnNonFinite(self.folder),
             *([pruning] if pruning else []),
             *recalibration,
-            Validation(self._dataset(self.data.val, augment=False)),
+            Validation(self.trainer.dataset(self.data.val, augment=False)),
             Checkpoint(self.folder, stage.name, more_state),
         ]
-        self.model.fit(
-            train, initial_epoch=train.epoch, epochs=last, callbacks=callbacks, verbose=self.verbose, shuffle=False
-        )
+        self.trainer.fit(train, last, callbacks, self.verbose)
 
     def _soft_prune(self, stage: _Stage, train: FaceDataset, progress: dict[str, Any] | None) -> Masks:
         prune = self.config.PRUNE
@@ -309,19 +273,14 @@ class _Trainer:
         saved = self.folder.path / "masks.json"
         if not saved.is_file():
             prune = self.config.PRUNE
-            write_json(saved, plan(self.model, prune.rate, prune.criterion, prune.mode).to_dict())
+            write_json(saved, plan(self.trainer.model, prune.rate, prune.criterion, prune.mode).to_dict())
         return Masks.from_dict(read_json(saved))
 
     def _take_best(self) -> None:
         """Takes the weights of the stage's epoch with the lowest validation loss."""
         best = self.folder.state["progress"]["best"]
         logger.info("best validation loss: %.4f after epoch %d", best["val_loss"], best["epoch"])
-        self.model.set_weights(load(self.folder.checkpoint(best["epoch"])).get_weights())
-
-    def _save_without_optimizer(self, path: Path) -> None:
-        plain = type(self.model).from_config(self.model.get_config())  # clone_model would bring the optimiser along
-        plain.set_weights(self.model.get_weights())
-        save(plain, path)
+        self.trainer.set_weights(load(self.folder.checkpoint(best["epoch"])).get_weights())
 
 
 class _Recalibration(keras.callbacks.Callback):

@@ -21,7 +21,9 @@ FLOORS = [
     ["losses", "cost", "pruning", "drawing", "export", "litert"],
     ["activity", "detection", "latency"],
     ["evaluation", "wider_evaluation", "protocols", "runs"],
-    ["callbacks", "result_folder", "search"],
+    ["callbacks", "result_folder"],
+    ["trainer"],
+    ["search"],
     ["training"],
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
