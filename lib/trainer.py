@@ -11,8 +11,8 @@ import numpy as np
 from lib.boxes import FloatArray
 from lib.callbacks import DatasetEpoch
 from lib.config import Config
-from lib.data.augment import Recipe
 from lib.data.loader import FaceDataset, TargetSpec
+from lib.data.recipes import Recipe
 from lib.data.wider import Record
 from lib.errors import ModelError
 from lib.losses import BoxLoss, ScoreLoss

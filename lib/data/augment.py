@@ -1,173 +1,201 @@
 """Augmentation steps: pure functions of (sample, random generator); no argument is changed.
 
-The recipe is PyramidBox's (arXiv 1803.07737, section 3.4), as EResFD uses it: data-anchor sampling or a random square
-crop of 0.3 to 1 of the short side, a random interpolation, photometric distortion, a mirror. Where the input is not
-square the crop has the input's aspect instead.
+A recipe (`lib.data.recipes`) draws a window, which may reach beyond the image, cuts it out at the input's size, and
+ends with the steps that follow.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.boxes import FloatArray, area
+from lib.boxes import FloatArray, area, iou_matrix
+
+Image = NDArray[np.uint8]
 
 MEAN_RGB = (123, 117, 104)
-MIN_FACE_AREA_PX = 6 * 6  # after the crop; smaller faces are no targets
-_INTERPOLATIONS = (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA, cv2.INTER_NEAREST, cv2.INTER_LANCZOS4)
+MIN_FACE_AREA_PX = 6 * 6  # in the input; smaller faces are no targets
+INTERPOLATIONS = (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA, cv2.INTER_NEAREST, cv2.INTER_LANCZOS4)
+# SSD's constraints on a crop: the IoU that some face must have with it; 0: none, None: no crop at all.
+_CROP_IOUS = (None, 0.1, 0.3, 0.5, 0.7, 0.9, 0.0)
+_CROP_TRIES = 50
+
+
+def _no_boxes() -> FloatArray:
+    return np.zeros((0, 4), np.float32)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """An image, uint8 RGB [H, W, 3], and its faces, float32 [n, 4] xyxy in its px."""
-
-    image: NDArray[np.uint8]
-    boxes_xyxy_px: FloatArray
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What the training augmentation does.
+    """An image, uint8 RGB [H, W, 3], and boxes in its px, float32 [n, 4] xyxy.
 
     Attributes:
-        height_px, width_px: size of what comes out.
-        crop_min: smallest random crop, as a share of the largest that fits.
-        anchor_sampling: probability of data-anchor sampling in place of a random crop, where there is a face.
-        anchor_sizes: the anchors' sizes in px, ascending.
+        boxes_xyxy_px: the faces.
+        ignored_xyxy_px: what is neither face nor background.
 
     """
 
-    height_px: int
-    width_px: int
-    crop_min: float = 0.3
-    anchor_sampling: float = 0.5
-    anchor_sizes: tuple[float, ...] = (16, 32, 64, 128, 256, 512)
+    image: Image
+    boxes_xyxy_px: FloatArray
+    ignored_xyxy_px: FloatArray = field(default_factory=_no_boxes)
 
 
-def training_sample(sample: Sample, recipe: Recipe, rng: np.random.Generator) -> Sample:
-    """The whole recipe: any sample -> one of `recipe.height_px` x `recipe.width_px`."""
-    interpolation = _INTERPOLATIONS[rng.integers(len(_INTERPOLATIONS))]
-    if rng.random() < recipe.anchor_sampling and len(sample.boxes_xyxy_px):
-        sample = anchor_sample(sample, recipe, interpolation, rng)
-    else:
-        sample = random_crop(sample, recipe.height_px / recipe.width_px, recipe.crop_min, rng)
-        sample = resize(sample, recipe.height_px, recipe.width_px, interpolation)
-    sample = photometric(sample, rng)  # after the resize: the same distortion on far fewer pixels
-    return mirror(sample) if rng.random() < 0.5 else sample
-
-
-def validation_sample(sample: Sample, height_px: int, width_px: int) -> Sample:
-    """The whole image, scaled to fit, mean-coloured at the right and bottom; nothing random."""
-    h, w = sample.image.shape[:2]
-    scale = min(height_px / h, width_px / w)
-    inner_h, inner_w = max(1, round(h * scale)), max(1, round(w * scale))
-    inner = resize(sample, inner_h, inner_w, cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    image = np.empty((height_px, width_px, 3), np.uint8)
-    image[:] = MEAN_RGB
-    image[:inner_h, :inner_w] = inner.image
-    return Sample(image, inner.boxes_xyxy_px)
-
-
-def photometric(sample: Sample, rng: np.random.Generator) -> Sample:
-    """Brightness +-0.125, contrast 0.5..1.5, saturation 0.5..1.5, hue +-18 degrees; each with probability 0.5."""
-    image = sample.image
-    for step in rng.permutation(4):
-        if rng.random() < 0.5:
-            image = _PHOTOMETRIC[step](image, rng)
-    return Sample(image, sample.boxes_xyxy_px)
-
-
-def _brightness(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    return _through_table(image, np.arange(256) + 255 * rng.uniform(-0.125, 0.125))
-
-
-def _contrast(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    return _through_table(image, np.arange(256) * rng.uniform(0.5, 1.5))
-
-
-def _saturation(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    return _in_hsv(image, 1, np.arange(256) * rng.uniform(0.5, 1.5))
-
-
-def _hue(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    return _in_hsv(image, 0, (np.arange(256) + rng.uniform(-9, 9)) % 180)  # OpenCV's hue counts in 2 degrees
-
-
-_PHOTOMETRIC = (_brightness, _contrast, _saturation, _hue)
-
-
-def _through_table(plane: NDArray[np.uint8], table: FloatArray) -> NDArray[np.uint8]:
-    return np.asarray(cv2.LUT(plane, np.clip(table, 0, 255).astype(np.uint8)), np.uint8)
-
-
-def _in_hsv(image: NDArray[np.uint8], channel: int, table: FloatArray) -> NDArray[np.uint8]:
-    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-    hsv[..., channel] = _through_table(np.ascontiguousarray(hsv[..., channel]), table)
-    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.uint8)
-
-
-def random_crop(sample: Sample, aspect: float, min_scale: float, rng: np.random.Generator) -> Sample:
-    """A crop of `aspect` = height / width, min_scale..1 of the largest that fits, anywhere."""
+def square_window(sample: Sample, aspect: float, min_scale: float, rng: np.random.Generator) -> FloatArray:
+    """A window (x1, y1, x2, y2) in whole px: `min_scale`..1 of the largest with `aspect` = height / width, anywhere."""
     h, w = sample.image.shape[:2]
     scale = rng.uniform(min_scale, 1)
-    crop_h = max(1, int(scale * min(h, w * aspect)))
-    crop_w = max(1, int(scale * min(w, h / aspect)))
-    return crop(sample, int(rng.integers(0, w - crop_w + 1)), int(rng.integers(0, h - crop_h + 1)), crop_w, crop_h)
+    height = max(1, int(scale * min(h, w * aspect)))
+    width = max(1, int(scale * min(w, h / aspect)))
+    x, y = int(rng.integers(0, w - width + 1)), int(rng.integers(0, h - height + 1))
+    return np.array([x, y, x + width, y + height], np.float64)
 
 
-def anchor_sample(sample: Sample, recipe: Recipe, interpolation: int, rng: np.random.Generator) -> Sample:
-    """Data-anchor sampling: a face is brought to the size of an anchor, and the input cut out around it.
+def anchor_window(
+    sample: Sample, height_px: int, width_px: int, anchor_sizes: tuple[float, ...], rng: np.random.Generator
+) -> FloatArray:
+    """Data-anchor sampling (PyramidBox, arXiv 1803.07737, section 3.4): a face becomes as large as an anchor.
 
     The anchor is drawn from the smallest up to the one above the face's own, the face's new size is the anchor's times
-    2^U(-1, 1); so large faces become small ones, of which no data set has too many. Outside the image is mean colour.
+    2^U(-1, 1); so large faces become small ones, of which no data set has too many. The window is the input at that
+    scale, anywhere with the whole face in it if it fits. The sample must have a face.
+
+    Args:
+        height_px, width_px: the input's size.
+        anchor_sizes: in px, ascending.
+
     """
-    face = sample.boxes_xyxy_px[rng.integers(len(sample.boxes_xyxy_px))]
+    face = sample.boxes_xyxy_px[rng.integers(len(sample.boxes_xyxy_px))].astype(np.float64)
     size = max(1.0, float(np.sqrt(area(face))))
-    sizes = recipe.anchor_sizes
-    own = int(np.abs(np.log(np.asarray(sizes) / size)).argmin())
-    wanted = sizes[rng.integers(min(own + 1, len(sizes) - 1) + 1)] * 2 ** rng.uniform(-1, 1)
-    scale = wanted / size
-
-    # The window in the image's px: as large as the input at that scale, anywhere with the whole face in it if it fits.
-    window = np.array([recipe.width_px, recipe.height_px]) / scale
+    own = int(np.abs(np.log(np.asarray(anchor_sizes) / size)).argmin())
+    wanted = anchor_sizes[rng.integers(min(own + 1, len(anchor_sizes) - 1) + 1)] * 2 ** rng.uniform(-1, 1)
+    window = np.array([width_px, height_px]) * size / wanted
     corner = rng.uniform(np.minimum(face[2:] - window, face[:2]), np.maximum(face[2:] - window, face[:2]))
-    h, w = sample.image.shape[:2]
-    x1, y1 = np.floor(np.clip(corner, 0, [w - 1, h - 1])).astype(int).tolist()
-    x2, y2 = np.ceil(np.clip(corner + window, [x1 + 1, y1 + 1], [w, h])).astype(int).tolist()
-    inside = crop(sample, x1, y1, x2 - x1, y2 - y1)
-    scaled = resize(inside, max(1, round((y2 - y1) * scale)), max(1, round((x2 - x1) * scale)), interpolation)
-
-    image = np.empty((recipe.height_px, recipe.width_px, 3), np.uint8)
-    image[:] = MEAN_RGB
-    left, top = np.round((np.array([x1, y1]) - corner) * scale).clip(0).astype(int).tolist()
-    pasted = scaled.image[: recipe.height_px - top, : recipe.width_px - left]
-    image[top : top + pasted.shape[0], left : left + pasted.shape[1]] = pasted
-    placed = Sample(image, scaled.boxes_xyxy_px + np.array([left, top, left, top], np.float32))
-    return crop(placed, 0, 0, recipe.width_px, recipe.height_px)
+    return np.concatenate([corner, corner + window])
 
 
-def crop(sample: Sample, x_px: int, y_px: int, width_px: int, height_px: int) -> Sample:
-    """A window inside the image; faces stay if their centre is in it, and are cut to it."""
-    image = sample.image[y_px : y_px + height_px, x_px : x_px + width_px]
-    boxes = sample.boxes_xyxy_px - np.array([x_px, y_px, x_px, y_px], np.float32)
-    limits = np.array([width_px, height_px], np.float32)
+def expanded_window(sample: Sample, max_ratio: float, rng: np.random.Generator) -> FloatArray:
+    """SSD's zooming out (arXiv 1512.02325, section 3.6): 1 to `max_ratio` times the image's sides, around the image."""
+    size = np.array(sample.image.shape[1::-1], np.float64)
+    ratio = rng.uniform(1, max_ratio)
+    corner = -rng.uniform(0, (ratio - 1) * size)
+    return np.concatenate([corner, corner + ratio * size])
+
+
+def overlap_window(sample: Sample, frame: FloatArray, min_scale: float, rng: np.random.Generator) -> FloatArray:
+    """SSD's random crop of `frame` (arXiv 1512.02325, section 2.2).
+
+    In random order the constraints are tried: the whole frame, some face with an IoU of at least 0.1, 0.3, 0.5, 0.7 or
+    0.9 with the crop, no constraint. A crop has `min_scale`..1 of the frame's width and of its height, an aspect of
+    0.5 to 2, some of the image in it, and the centre of a face if the sample has one.
+    """
+    faces = sample.boxes_xyxy_px.astype(np.float64)
+    centres = (faces[:, :2] + faces[:, 2:]) / 2
+    extent = frame[2:] - frame[:2]
+    for place in rng.permutation(len(_CROP_IOUS)):
+        least = _CROP_IOUS[place]
+        if least is None:
+            return frame
+        sizes = rng.uniform(min_scale, 1, (_CROP_TRIES, 2)) * extent
+        corners = frame[:2] + rng.uniform(0, 1, (_CROP_TRIES, 2)) * (extent - sizes)
+        windows = np.concatenate([corners, corners + sizes], axis=1)
+        shown = np.minimum(windows[:, 2:], sample.image.shape[1::-1]) - np.maximum(windows[:, :2], 0)
+        fits = (sizes.max(axis=1) <= 2 * sizes.min(axis=1)) & (shown >= 1).all(axis=1)
+        if len(faces):
+            inside = (centres >= windows[:, None, :2]) & (centres < windows[:, None, 2:])
+            fits &= np.any(np.all(inside, axis=2), axis=1) & (iou_matrix(windows, faces).max(axis=1) >= least)
+        if fits.any():
+            return windows[fits.argmax()]
+    return frame
+
+
+def cut_out(
+    sample: Sample,
+    window_xyxy_px: FloatArray,
+    height_px: int,
+    width_px: int,
+    interpolation: int,
+    change: Callable[[Image], Image] = lambda image: image,
+) -> Sample:
+    """The window scaled to `height_px` x `width_px`, mean-coloured outside the image.
+
+    Faces stay if their centre is in the window and in the image, and are cut to both.
+
+    Args:
+        window_xyxy_px: it must overlap the image, and may reach beyond it.
+        interpolation: OpenCV's.
+        change: of the colours, pixel by pixel; done where the image is smaller, before or after scaling. Not applied
+            to what is outside the image.
+
+    """
+    image_size, out_size = np.array(sample.image.shape[1::-1]), np.array([width_px, height_px])
+    corner, end = window_xyxy_px[:2], window_xyxy_px[2:]
+    scale = out_size / (end - corner)
+    first = np.floor(np.clip(corner, 0, image_size - 1)).astype(np.int64)
+    last = np.ceil(np.clip(end, first + 1, image_size)).astype(np.int64)
+    scaled_size = np.maximum(1, np.round((last - first) * scale)).astype(np.int64)
+    place = np.clip(np.round((first - corner) * scale), 0, out_size - 1).astype(np.int64)
+
+    part = sample.image[first[1] : last[1], first[0] : last[0]]
+    before = scaled_size.prod() > (last - first).prod()
+    part = change(part) if before else part
+    part = np.asarray(cv2.resize(part, scaled_size.tolist(), interpolation=interpolation), np.uint8)
+    room = out_size - place
+    part = part[: room[1], : room[0]]
+    part = part if before else change(part)
+
+    if part.shape[:2] == (height_px, width_px):
+        image = part
+    else:
+        image = np.empty((height_px, width_px, 3), np.uint8)
+        image[:] = MEAN_RGB
+        image[place[1] : place[1] + part.shape[0], place[0] : place[0] + part.shape[1]] = part
+    low, high = np.tile(place, 2), np.tile(np.minimum(place + scaled_size, out_size), 2)
+    factor = np.tile(scaled_size / (last - first), 2)
+
+    def moved(boxes: FloatArray) -> FloatArray:
+        return ((boxes - np.tile(first, 2)) * factor + low).astype(np.float32)
+
+    boxes, ignored = moved(sample.boxes_xyxy_px), np.clip(moved(sample.ignored_xyxy_px), low, high)
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    inside = np.all((centres >= 0) & (centres < limits), axis=1)
-    return Sample(image, np.clip(boxes[inside], 0, np.tile(limits, 2)))
-
-
-def resize(sample: Sample, height_px: int, width_px: int, interpolation: int) -> Sample:
-    """Scales image and boxes; faces that end up with an area of 36 px or less are dropped."""
-    h, w = sample.image.shape[:2]
-    image = np.asarray(cv2.resize(sample.image, (width_px, height_px), interpolation=interpolation), np.uint8)
-    scale = np.array([width_px / w, height_px / h] * 2, np.float32)
-    boxes = sample.boxes_xyxy_px * scale
-    return Sample(image, boxes[area(boxes) > MIN_FACE_AREA_PX])
+    inside = np.all((centres >= low[:2]) & (centres < high[:2]), axis=1)
+    return Sample(image, np.clip(boxes[inside], low, high).astype(np.float32), ignored[area(ignored) > 0])
 
 
 def mirror(sample: Sample) -> Sample:
     """Left and right exchanged; its own inverse."""
     width = sample.image.shape[1]
-    boxes = sample.boxes_xyxy_px[:, [2, 1, 0, 3]] * np.array([-1, 1, -1, 1], np.float32)
-    return Sample(np.ascontiguousarray(sample.image[:, ::-1]), boxes + np.array([width, 0, width, 0], np.float32))
+
+    def mirrored(boxes: FloatArray) -> FloatArray:
+        return boxes[:, [2, 1, 0, 3]] * np.array([-1, 1, -1, 1], np.float32) + np.array([width, 0] * 2, np.float32)
+
+    image = np.asarray(cv2.flip(sample.image, 1), np.uint8)
+    return Sample(image, mirrored(sample.boxes_xyxy_px), mirrored(sample.ignored_xyxy_px))
+
+
+def keep_targets(sample: Sample, cover_px: float) -> Sample:
+    """The last step: only faces that can be learned stay; what must not be learned as background is painted over.
+
+    Faces with an area of 36 px or less go. Those of them, and others, whose size (root of the area) is below `cover_px`
+    are painted over with the mean colour, and so is what is ignored; pixels of the faces that stay are spared.
+    """
+    areas = area(sample.boxes_xyxy_px)
+    small = areas < cover_px**2
+    kept = sample.boxes_xyxy_px[(areas > MIN_FACE_AREA_PX) & ~small]
+    covered = np.concatenate([sample.boxes_xyxy_px[small], sample.ignored_xyxy_px])
+    if not len(covered):
+        return Sample(sample.image, kept)
+    image = sample.image.copy()
+    for x1, y1, x2, y2 in _whole_px(covered):
+        image[y1:y2, x1:x2] = MEAN_RGB
+    hit = iou_matrix(kept, covered).any(axis=1)
+    for x1, y1, x2, y2 in _whole_px(kept[hit]):
+        image[y1:y2, x1:x2] = sample.image[y1:y2, x1:x2]
+    return Sample(image, kept)
+
+
+def _whole_px(boxes_xyxy_px: FloatArray) -> list[list[int]]:
+    """The pixels that boxes touch; a box may begin left of or above the image."""
+    low, high = np.floor(boxes_xyxy_px[:, :2]), np.ceil(boxes_xyxy_px[:, 2:])
+    return np.maximum(np.concatenate([low, high], axis=1), 0).astype(np.int64).tolist()

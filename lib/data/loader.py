@@ -10,8 +10,9 @@ import numpy as np
 from lib.anchors import AnchorSpec, anchor_grid, encode
 from lib.assignment import assign
 from lib.boxes import FloatArray
-from lib.data.augment import Recipe, Sample, training_sample, validation_sample
+from lib.data.augment import Sample
 from lib.data.images import read_rgb
+from lib.data.recipes import Recipe, training_sample, validation_sample
 from lib.data.wider import Record
 from lib.errors import DataError
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lib.anchors import AnchorSpec, anchor_grid, decode
-from lib.data.augment import Recipe
 from lib.data.loader import FaceDataset, TargetSpec
+from lib.data.recipes import Recipe
 from lib.data.samples import SampleSet
 from lib.data.wider import Record, read_annotations
 from lib.errors import DataError
