@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import keras
 import numpy as np
+
+from lib.calls import Calls, Shape
 
 
 @dataclass(frozen=True)
@@ -28,16 +31,26 @@ def zero_share(model: keras.Model) -> float:
 
 
 def layer_costs(model: keras.Model, height_px: int, width_px: int) -> list[LayerCost]:
-    """Cost of every layer with parameters, in the model's order.
+    """Cost of every layer with parameters, in the model's order; layers of nested models are on their own.
 
     Multiply-accumulates are those of convolutions and dense layers, biases and everything else left out, for one image
     of `height_px` x `width_px`; a layer that is called twice counts twice.
     """
-    fixed = keras.models.clone_model(model, input_tensors=keras.Input((height_px, width_px, 3)))
+    graph = Calls(model)
+    shapes = graph.shapes_at(height_px, width_px)
+    positions: dict[int, int] = {}  # id of a layer -> output positions over all its calls
+    layers: dict[int, Any] = {}
+    for call in graph.calls:
+        layers[id(call.layer)] = call.layer
+        positions[id(call.layer)] = positions.get(id(call.layer), 0) + positions_of(shapes[call.outputs[0]])
     return [
-        LayerCost(layer.name, sum(prod(weight.shape) for weight in layer.trainable_weights), _macs(layer))
-        for layer in fixed.layers
-        if layer.trainable_weights
+        LayerCost(
+            layer.name,
+            sum(prod(weight.shape) for weight in layer.trainable_weights),
+            positions[number] * sum(prod(kernel.shape) for kernel in kernels(layer)),
+        )
+        for number, layer in layers.items()
+        if isinstance(layer, keras.Layer) and (layer.trainable_weights or kernels(layer))
     ]
 
 
@@ -46,12 +59,18 @@ def count_macs(model: keras.Model, height_px: int, width_px: int) -> int:
     return sum(cost.macs for cost in layer_costs(model, height_px, width_px))
 
 
-def _macs(layer: keras.layers.Layer) -> int:
-    if not isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)):
-        return 0
-    kernel = prod(layer.kernel.shape)
-    # A kernel is applied once at each output position; a dense layer has one position.
-    return sum(kernel * prod(node.output_tensors[0].shape[1:-1]) for node in layer._inbound_nodes)
+def positions_of(shape: Shape) -> int:
+    """Output positions of one image: the product of [B, ..., channels] without its ends."""
+    return prod(size or 0 for size in shape[1:-1])
+
+
+def kernels(layer: Any) -> list[keras.Variable]:
+    """The weights that a layer multiplies with at each of its output positions; a dense layer has one position."""
+    if isinstance(layer, keras.layers.SeparableConv2D):
+        return [layer.depthwise_kernel, layer.pointwise_kernel]
+    if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)):
+        return [layer.kernel]
+    return []
 
 
 def _learned(model: keras.Model) -> list[keras.Variable]:

@@ -2,11 +2,14 @@
 
 from lib.pruning.channels import ChannelSet, channel_sets
 from lib.pruning.masks import HeldMasks, Masks, apply_masks, plan, zero_filters
+from lib.pruning.prediction import Cost, CostModel
 from lib.pruning.soft import SoftPruning
 from lib.pruning.sparsity import GroupSparsity, endpoints
 
 __all__ = [
     "ChannelSet",
+    "Cost",
+    "CostModel",
     "GroupSparsity",
     "HeldMasks",
     "Masks",

@@ -24,15 +24,24 @@ def l1(kernel: FloatArray) -> FloatArray:
     return np.abs(_as_rows(kernel)).sum(axis=1)
 
 
-CRITERIA: dict[str, Callable[[FloatArray], FloatArray]] = {"fpgm": fpgm, "l1": l1}
+def l2(kernel: FloatArray) -> FloatArray:
+    """Euclidean norm of the weights, [filters]."""
+    return np.sqrt((_as_rows(kernel) ** 2).sum(axis=1))
 
 
-def combined(kernels: Sequence[FloatArray], criterion: str) -> FloatArray:
-    """Score of each channel of a tied set, [channels]: the mean of its members' scores.
+CRITERIA: dict[str, Callable[[FloatArray], FloatArray]] = {"fpgm": fpgm, "l1": l1, "l2": l2}
+RANDOM = "random"  # a criterion too, one that looks at no weight
+NAMES = (*CRITERIA, RANDOM)
 
-    Each member's scores are first divided by their mean, so that a layer with large weights does not decide alone.
+
+def combined(scores: Sequence[FloatArray]) -> FloatArray:
+    """Score of each channel of a tied set, [channels]: the mean of its members' `scores`, [channels] each.
+
+    Each member's scores are first divided by their mean. A layer's scores grow with the size and number of its weights,
+    which says nothing about the channel; relative to their mean they say how much a filter stands out in its layer,
+    and every member has the same say. A sum of raw scores would leave the choice to the largest layer; a minimum or
+    maximum would leave it to one member, and pull out what the others need.
     """
-    scores = [CRITERIA[criterion](kernel) for kernel in kernels]
     return np.mean([score / mean if (mean := score.mean()) > 0 else score for score in scores], axis=0)
 
 

@@ -1,6 +1,6 @@
 """Masks: which channels are off. Planned from scores, applied once, or held at zero while training goes on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -9,9 +9,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from lib.boxes import FloatArray
 from lib.errors import ConfigError, ModelError
-from lib.pruning.channels import ChannelSet, Mode, channel_sets
-from lib.pruning.criteria import combined, lowest
+from lib.pruning.channels import Mode, PlacedSet, SetMap
+from lib.pruning.criteria import CRITERIA, combined, lowest
+from lib.pruning.graph import BoolArray, ChannelGraph, Ports
+from lib.pruning.rules import filters_of, written
+from lib.pruning.silence import Silence, silence
 
 
 @dataclass(frozen=True)
@@ -21,19 +25,23 @@ class Masks:
     Attributes:
         mode: how the sets were formed, see `channel_sets`.
         channels: set name -> indices of the channels that are off, ascending.
+        protected: patterns of layer names that the sets were formed with, see `channel_sets`.
 
     """
 
     mode: Mode
     channels: dict[str, tuple[int, ...]]
+    protected: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dict for JSON; `from_dict` is its inverse."""
-        return {"mode": self.mode, "channels": {name: list(indices) for name, indices in self.channels.items()}}
+        channels = {name: list(indices) for name, indices in self.channels.items()}
+        return {"mode": self.mode, "channels": channels, "protected": list(self.protected)}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Masks":
-        return cls(content["mode"], {name: tuple(indices) for name, indices in content["channels"].items()})
+        channels = {name: tuple(indices) for name, indices in content["channels"].items()}
+        return cls(content["mode"], channels, tuple(content.get("protected", ())))
 
 
 def plan(
@@ -53,20 +61,28 @@ def plan(
         ConfigError: a rate out of range, a pattern that matches nothing, or a set that two patterns match.
 
     """
-    sets = channel_sets(model, mode)
-    rate_of = _rate_by_set([item.name for item in sets], rates)
+    placed = SetMap(ChannelGraph(model), mode)
+    rate_of = _rate_by_set([found.item.name for found in placed.sets], rates)
     chosen = {}
-    for item in sets:
-        kernels = [np.asarray(model.get_layer(name).kernel) for name in item.convolutions]
-        chosen[item.name] = lowest(combined(kernels, criterion), rate_of[item.name])
+    for found in placed.sets:
+        chosen[found.item.name] = lowest(combined(_member_scores(placed, found, criterion)), rate_of[found.item.name])
     return Masks(mode, chosen)
 
 
 def apply_masks(model: keras.Model, masks: Masks) -> None:
-    """Zeroes the channels all the way: filter, bias, and gamma and beta of the batch normalisation behind it."""
-    for item, off in _off(model, masks):
-        for variable in _variables(model, item):
-            variable.assign(np.where(off, 0, np.asarray(variable)))
+    """Zeroes the channels all the way: filter, bias, and gamma and beta of the batch normalisation behind it.
+
+    Where a set is emptied, layers that only it fed are zeroed likewise (`lib.pruning.silence`), so that the model
+    computes what `shrink` leaves of it.
+
+    Raises:
+        ModelError: these are masks of another model.
+        ConfigError: the model cannot work without these channels.
+
+    """
+    for port, off in _off(model, masks):
+        for variable in written(port.layer, port.kind):
+            variable.assign(np.where(off.reshape(_channel_shape(variable, off)), 0, np.asarray(variable)))
 
 
 def zero_filters(model: keras.Model, masks: Masks) -> None:
@@ -74,9 +90,10 @@ def zero_filters(model: keras.Model, masks: Masks) -> None:
 
     With gamma at zero too, no gradient would ever reach the filter again.
     """
-    for item, off in _off(model, masks):
-        for variable in _filter_variables(model, item):
-            variable.assign(np.where(off, 0, np.asarray(variable)))
+    for port, off in _off(model, masks):
+        if port.kind != "norm":
+            for variable in written(port.layer, port.kind):
+                variable.assign(np.where(off.reshape(_channel_shape(variable, off)), 0, np.asarray(variable)))
 
 
 class HeldMasks:
@@ -90,34 +107,49 @@ class HeldMasks:
     def __init__(self, model: keras.Model, mode: Mode) -> None:
         self.model = model
         self.mode = mode
-        self._constraints: dict[str, _Keep] = {}
-        for item in channel_sets(model, mode):
-            keep = self._constraints[item.name] = _Keep(item.size)
-            for variable in _variables(model, item):
-                variable.constraint = keep
+        self._constraints: dict[int, list[_Keep]] = {}
+        for port in ChannelGraph(model).ports.values():
+            if port.kind in ("make", "depthwise", "norm"):
+                for variable in written(port.layer, port.kind):
+                    keep = variable.constraint = _Keep(_channel_shape(variable, port.outward))
+                    self._constraints.setdefault(id(port.layer), []).append(keep)
 
     def hold(self, masks: Masks) -> None:
         """Zeroes the masked channels now and after every update."""
         if masks.mode != self.mode:
             raise ModelError(f"masks of mode {masks.mode!r} cannot be held in mode {self.mode!r}")
         apply_masks(self.model, masks)
-        for item, off in _off(self.model, masks):
-            self._constraints[item.name].kept.assign(~off)
+        for port, off in _off(self.model, masks):
+            for keep in self._constraints[id(port.layer)]:
+                keep.kept.assign(~off.reshape(keep.kept.shape))
 
     def release(self) -> None:
         """Lets all channels move again."""
-        for keep in self._constraints.values():
+        for keep in (keep for keeps in self._constraints.values() for keep in keeps):
             keep.kept.assign(np.ones(keep.kept.shape, bool))
 
 
 class _Keep(keras.constraints.Constraint):
-    """Zero where `kept` [channels] is False, along a variable's last axis."""
+    """Zero where `kept` is False; its shape is that of the variable's last axes."""
 
-    def __init__(self, channels: int) -> None:
-        self.kept = keras.Variable(np.ones(channels, bool), trainable=False, dtype="bool", name="kept")
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.kept = keras.Variable(np.ones(shape, bool), trainable=False, dtype="bool", name="kept")
 
     def __call__(self, w: Any) -> Any:
         return ops.where(self.kept, w, ops.zeros_like(w))
+
+
+def _member_scores(placed: SetMap, found: PlacedSet, criterion: str) -> list[FloatArray]:
+    """[size] each: what every member says about the set's channels."""
+    members: list[FloatArray] = []
+    index_of = np.full(placed.slots, -1)
+    index_of[found.slots] = np.arange(found.item.size)
+    for port in placed.makers():
+        index = index_of[placed.slot_of[port.outward]]
+        if (mine := index >= 0).any():
+            scores = CRITERIA[criterion](filters_of(port.layer))
+            members.append(np.bincount(index[mine], scores[mine], minlength=found.item.size).astype(np.float64))
+    return members
 
 
 def _rate_by_set(names: list[str], rates: float | Mapping[str, float]) -> dict[str, float]:
@@ -137,32 +169,38 @@ def _rate_by_set(names: list[str], rates: float | Mapping[str, float]) -> dict[s
     return result
 
 
-def _off(model: keras.Model, masks: Masks) -> list[tuple[ChannelSet, np.ndarray]]:
-    """Each set of the model with its boolean array [channels], True where off."""
-    sets = {item.name: item for item in channel_sets(model, masks.mode)}
+def resolve(graph: ChannelGraph, masks: Masks) -> tuple[BoolArray, Silence | None]:
+    """Masks as booleans by slot (see `SetMap`), and what falls silent with them; None for masks by layer.
+
+    Raises:
+        ModelError: these are masks of another model.
+        ConfigError: the model cannot work without these channels.
+
+    """
+    placed = SetMap(graph, masks.mode)
+    sets = {found.item.name: found.item for found in placed.sets}
     if sets.keys() != masks.channels.keys():
         wrong = sorted(sets.keys() ^ masks.channels.keys())
         raise ModelError(f"these are masks of another model: {', '.join(wrong)} are not in both")
-    pairs = []
     for name, item in sets.items():
         indices = masks.channels[name]
         if indices and not 0 <= min(indices) <= max(indices) < item.size:
             raise ModelError(f"these are masks of another model: {name} has {item.size} channels, masked are {indices}")
-        off = np.zeros(item.size, bool)
-        off[list(indices)] = True
-        pairs.append((item, off))
-    return pairs
+    off = placed.off(masks.channels)
+    return off, silence(graph, off) if masks.mode == "removable" else None
 
 
-def _filter_variables(model: keras.Model, item: ChannelSet) -> list[keras.Variable]:
-    convolutions = [model.get_layer(name) for name in item.convolutions]
-    return [
-        v for layer in convolutions for v in (layer.kernel, layer.bias if layer.use_bias else None) if v is not None
-    ]
+def _off(model: keras.Model, masks: Masks) -> list[tuple[Ports, BoolArray]]:
+    """Each layer that makes or normalises channels, with True for those of its channels that are off."""
+    graph = ChannelGraph(model, masks.protected)
+    off, silenced = resolve(graph, masks)
+    ports = [port for port in graph.ports.values() if port.kind in ("make", "depthwise", "norm")]
+    if silenced is not None:
+        return [(port, silenced.off[id(port.layer)]) for port in ports]
+    return [(port, off[port.outward]) for port in ports]
 
 
-def _variables(model: keras.Model, item: ChannelSet) -> list[keras.Variable]:
-    """Everything that must be zero for a channel of the set to be zero; the channel is each variable's last axis."""
-    norms = [model.get_layer(name) for name in item.norms]
-    scales = [v for layer in norms for v in (layer.gamma, layer.beta) if v is not None]
-    return [*_filter_variables(model, item), *scales]
+def _channel_shape(variable: keras.Variable, channels: Sized) -> tuple[int, ...]:
+    """The shape of a variable's last axes that run over the channels: one, or two for a depthwise kernel."""
+    last = variable.shape[-1]
+    return (last,) if last == len(channels) else (len(channels) // last, last)

@@ -26,8 +26,8 @@ def test_scores_follow_a_permutation_of_filters(rng: np.random.Generator, criter
 
 def test_a_layers_scale_does_not_decide_for_the_set(rng: np.random.Generator) -> None:
     a, b = rng.normal(size=(3, 3, 4, 6)), rng.normal(size=(1, 1, 9, 6))
-    np.testing.assert_allclose(combined([a, b], "l1"), combined([a, 1000 * b], "l1"))
-    np.testing.assert_allclose(combined([a, np.zeros_like(b)], "l1"), combined([a], "l1") / 2)
+    np.testing.assert_allclose(combined([l1(a), l1(b)]), combined([l1(a), l1(1000 * b)]))
+    np.testing.assert_allclose(combined([l1(a), l1(np.zeros_like(b))]), combined([l1(a)]) / 2)
 
 
 @pytest.mark.parametrize(("rate", "count"), [(0.0, 0), (0.09, 0), (0.1, 1), (0.29, 2), (0.3, 3), (0.7, 7), (0.99, 9)])
