@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lib.cost import LayerCost, count_macs, count_parameters, layer_costs, zero_share
 from lib.data.images import read_rgb
+from lib.models import inference_model
 from lib.models.folding import scale_and_offset
 from lib.models.layers import WeightedFusion
 
@@ -118,7 +119,7 @@ def cost_report(
     full: keras.Model | None = None,
     images: Sequence[Path] = (),
 ) -> dict[str, Any]:
-    """All that a model costs at one input size, as a JSON-able dict.
+    """All that a detector costs at one input size, as a JSON-able dict; of two shots only the one that detects counts.
 
     Args:
         full: the model that the percentages refer to; None: `model` itself with all its channels.
@@ -133,6 +134,7 @@ def cost_report(
         DataError: an image cannot be read.
 
     """
+    model = inference_model(model)
     costs = layer_costs(model, height_px, width_px)
     counts = {
         "by_filters": active_by_weights(model, costs, "filter"),
@@ -156,7 +158,7 @@ def cost_report(
         "parameters": count_parameters(model),
         "zero_share": zero_share(model),
         "macs": macs,
-        "full_macs": count_macs(full, height_px, width_px) if full else macs,
+        "full_macs": count_macs(inference_model(full), height_px, width_px) if full else macs,
         "images": len(images),
         **{f"macs_{rule}": sum(i.macs for i in counts[rule]) if rule in counts else None for rule in RULES},
         "layers": rows,

@@ -9,10 +9,13 @@ import numpy as np
 
 from lib.calls import Calls, Shape
 
+# What layers keep beside what they learn: batch and input normalisation, dropout.
+_KEPT = ("moving_mean", "moving_variance", "mean", "variance", "count", "seed_generator_state")
+
 
 @dataclass(frozen=True)
 class LayerCost:
-    """Cost of one layer: trainable parameters and multiply-accumulates at a given input size."""
+    """Cost of one layer: learned parameters and multiply-accumulates at a given input size."""
 
     name: str
     parameters: int
@@ -20,13 +23,13 @@ class LayerCost:
 
 
 def count_parameters(model: keras.Model) -> int:
-    """Trainable parameters; moving statistics do not count."""
-    return sum(prod(weight.shape) for weight in _learned(model))
+    """What was or can be learned, frozen or not; moving statistics do not count."""
+    return sum(prod(weight.shape) for weight in _learned(model.weights))
 
 
 def zero_share(model: keras.Model) -> float:
     """Share of the parameters, 0..1, that are exactly zero."""
-    zeros = sum(int((np.asarray(weight) == 0).sum()) for weight in _learned(model))
+    zeros = sum(int((np.asarray(weight) == 0).sum()) for weight in _learned(model.weights))
     return zeros / count_parameters(model)
 
 
@@ -46,11 +49,11 @@ def layer_costs(model: keras.Model, height_px: int, width_px: int) -> list[Layer
     return [
         LayerCost(
             layer.name,
-            sum(prod(weight.shape) for weight in layer.trainable_weights),
+            sum(prod(weight.shape) for weight in _learned(layer.weights)),
             positions[number] * sum(prod(kernel.shape) for kernel in kernels(layer)),
         )
         for number, layer in layers.items()
-        if isinstance(layer, keras.Layer) and (layer.trainable_weights or kernels(layer))
+        if isinstance(layer, keras.Layer) and (_learned(layer.weights) or kernels(layer))
     ]
 
 
@@ -73,5 +76,10 @@ def kernels(layer: Any) -> list[keras.Variable]:
     return []
 
 
-def _learned(model: keras.Model) -> list[keras.Variable]:
-    return [weight for weight in model.weights if weight.trainable]
+def is_learned(weight: keras.Variable) -> bool:
+    """Whether a weight is a parameter. Not `trainable`: that is False for the weights of frozen layers too."""
+    return weight.name not in _KEPT
+
+
+def _learned(weights: list[keras.Variable]) -> list[keras.Variable]:
+    return [weight for weight in weights if is_learned(weight)]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lib.anchors import anchor_grid, decode
 from lib.boxes import FloatArray, best_first, best_passing, nms
 from lib.export import DetectionSettings, FrozenGraph
-from lib.models import anchors_of, load
+from lib.models import anchors_of, inference_model, load
 from lib.models.folding import fold_batch_norms
 
 MIN_SIDE_PX = 16
@@ -108,6 +108,7 @@ class KerasNetwork:
 
     def __init__(self, model: keras.Model, live: bool) -> None:
         self.anchors = anchors_of(model)
+        model = inference_model(model)
         self.model = model if live else fold_batch_norms(model)
         if keras.backend.backend() == "tensorflow":
             self.model.jit_compile = False  # XLA would compile anew, for seconds, at every new image size
@@ -126,7 +127,7 @@ class KerasNetwork:
         chosen = best_passing(margins, -np.inf, PUBLISHED.max_candidates)
         best = passing[chosen[best_first(margins[chosen])]]
         anchors = anchor_grid(self.anchors, *image_rgb.shape[:2])
-        return decode(np.asarray(outputs["boxes"][0])[best], anchors[best]), scores[best]
+        return decode(np.asarray(outputs["boxes"][0])[best], anchors[best], self.anchors.code), scores[best]
 
 
 def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

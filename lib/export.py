@@ -13,11 +13,11 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.anchors import MAX_LOG_SIZE, VARIANCES, AnchorSpec
+from lib.anchors import CORNER_SCALE, MAX_LOG_SIZE, VARIANCES, AnchorSpec, Code
 from lib.boxes import FloatArray
 from lib.errors import ConfigError, ModelError
 from lib.files import replacing
-from lib.models import anchors_of
+from lib.models import anchors_of, inference_model
 from lib.models.folding import fold_batch_norms
 
 INPUT = "image"
@@ -75,7 +75,7 @@ def freeze(
     anchors = anchors_of(model)
     if keras.backend.backend() != "tensorflow":
         raise ModelError(f"Keras runs on {keras.backend.backend()}; freezing needs KERAS_BACKEND=tensorflow")
-    folded = fold_batch_norms(model)
+    folded = fold_batch_norms(inference_model(model))
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32, INPUT)])
     def detect(image: Any) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def _detections(
     margins, best = tf.math.top_k(margins, tf.minimum(settings.max_candidates, tf.shape(margins)[1]))
     scores = tf.sigmoid(margins)  # of the difference: the softmax over two classes
     grid = _anchor_grid(tf, anchors, image_shape[1], image_shape[2])
-    boxes = _decode(tf, tf.gather(offsets, best, batch_dims=1), tf.gather(grid, best))
+    boxes = _decode(tf, tf.gather(offsets, best, batch_dims=1), tf.gather(grid, best), anchors.code)
 
     def suppress(image_candidates: tuple[Any, Any]) -> tuple[Any, Any]:
         # Not combined_non_max_suppression: among equal scores that one chooses in no fixed order.
@@ -139,14 +139,20 @@ def _anchor_grid(tf: Any, spec: AnchorSpec, height_px: Any, width_px: Any) -> An
             (tf.range(tf.cast(columns, tf.float32)) + 0.5) * stride / width,
             (tf.range(tf.cast(rows, tf.float32)) + 0.5) * stride / height,
         )
-        level = tf.stack([x, y, tf.ones_like(x) * size / width, tf.ones_like(x) * size * spec.ratio / height], axis=-1)
-        levels.append(tf.reshape(level, [-1, 4]))
+        sizes = [(size * scale / width, size * scale * spec.ratio / height) for scale in spec.scales]
+        level = [tf.stack([x, y, tf.ones_like(x) * w, tf.ones_like(x) * h], axis=-1) for w, h in sizes]
+        levels.append(tf.reshape(tf.stack(level, axis=2), [-1, 4]))
         rows, columns = -(-rows // 2), -(-columns // 2)
     return tf.concat(levels, axis=0)
 
 
-def _decode(tf: Any, offsets: Any, anchors_cxcywh: Any) -> Any:
+def _decode(tf: Any, offsets: Any, anchors_cxcywh: Any, code: Code) -> Any:
     """`lib.anchors.decode`, but to y1, x1, y2, x2: [B, n, 4] each."""
+    if code == "corners":
+        half = anchors_cxcywh[..., 2:] / 2
+        first = anchors_cxcywh[..., :2] - half + offsets[..., :2] / CORNER_SCALE * anchors_cxcywh[..., 2:]
+        last = anchors_cxcywh[..., :2] + half + offsets[..., 2:] / CORNER_SCALE * anchors_cxcywh[..., 2:]
+        return tf.concat([first[..., ::-1], last[..., ::-1]], axis=-1)
     centre = anchors_cxcywh[..., :2] + offsets[..., :2] * VARIANCES[0] * anchors_cxcywh[..., 2:]
     half = anchors_cxcywh[..., 2:] * tf.exp(tf.minimum(offsets[..., 2:] * VARIANCES[1], MAX_LOG_SIZE)) / 2
     return tf.concat([(centre - half)[..., ::-1], (centre + half)[..., ::-1]], axis=-1)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lib.boxes import FloatArray
 from lib.errors import ModelError
 from lib.files import replacing
+from lib.models import inference_model
 from lib.models.folding import fold_batch_norms
 
 
@@ -39,7 +40,7 @@ def export_litert(model: keras.Model, path: str | os.PathLike[str], height_px: i
     if not isinstance(model.output, dict) or not {"boxes", "scores"} <= set(model.output):
         raise ModelError(f"model {model.name!r} is no face detector: it has no outputs 'boxes' and 'scores'")
     image = keras.Input((height_px, width_px, 3), batch_size=1, name="image")
-    outputs = fold_batch_norms(model)(image)
+    outputs = fold_batch_norms(inference_model(model))(image)
     # The softmax over two classes is the sigmoid of their difference, at a fraction of its time.
     scores = ops.sigmoid(outputs["scores"][..., 1] - outputs["scores"][..., 0])
     fixed = keras.Model(image, {"boxes": outputs["boxes"], "scores": scores}, name=model.name)

@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,6 +25,21 @@ def random_detector(width_mult: float = 0.015625, anchor_ratio: float = 1.25, se
         elif layer.name.startswith("head") and layer.name.endswith("_scores"):
             layer.kernel.assign(2 * np.asarray(layer.kernel))
     model(random.uniform(0, 255, (2, 160, 160, 3)), training=True)
+    return model
+
+
+def random_dsfd(seed: int = 0, **options: Any) -> keras.Model:
+    """MobileNetV2 DSFD, narrow behind its backbone, with random weights whose batch statistics fit them."""
+    keras.utils.set_random_seed(seed)
+    model = build("MobilenetV2", **{"fem_dims": 8, "fpn_dims": (8, 8, 8, 8, 8, 8), **options})
+    random = np.random.default_rng(seed)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+        elif layer.name.endswith(("_boxes", "_scores")) and layer.weights:
+            layer.kernel.assign(3 * np.asarray(layer.kernel))
+            layer.bias.assign(random.normal(0, 0.5, layer.bias.shape))
+    model(random.uniform(0, 255, (2, 160, 160, 3)).astype(np.float32), training=True)
     return model
 
 

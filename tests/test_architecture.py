@@ -17,6 +17,7 @@ FLOORS = [
     ["matching", "precision_recall"],
     ["anchors"],
     ["assignment"],
+    ["compensation"],
     ["data", "models"],
     ["losses", "cost", "drawing", "export", "litert"],
     ["pruning"],

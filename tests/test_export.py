@@ -13,7 +13,7 @@ from lib.detection import FaceDetector
 from lib.errors import ConfigError, ModelError
 from lib.export import OUTPUTS, DetectionSettings, FrozenGraph, freeze
 from lib.models import save
-from tests.detectors import golden_images, published_detector, random_detector
+from tests.detectors import golden_images, published_detector, random_detector, random_dsfd
 from tests.matching import unmatched
 
 tf = pytest.importorskip("tensorflow")
@@ -173,6 +173,36 @@ def test_published_weights_find_the_same_frozen(weights: str, tmp_path: Path) ->
         assert len(expected) > 100
         assert unmatched(as_detections(graph.detect(image[None]), 0, image), expected) == []
         assert unmatched(frozen_detector(image, 0.05), expected) == []
+
+
+def test_dsfd_is_frozen_without_its_first_shot_and_finds_the_same(tmp_path: Path) -> None:
+    model = random_dsfd()
+    save(model, tmp_path / "dsfd.keras")
+    freeze(model, tmp_path / "dsfd.pb")
+    graph_def = tf.compat.v1.GraphDef.FromString((tmp_path / "dsfd.pb").read_bytes())
+    kernels = [
+        tuple(dim.size for dim in node.attr["value"].tensor.tensor_shape.dim)
+        for node in graph_def.node
+        if node.op == "Const" and len(node.attr["value"].tensor.tensor_shape.dim) == 4
+    ]
+    assert kernels.count((3, 3, 8, 2)) == 5  # the scores of the enhanced maps but the finest, all of 8 channels
+    assert not [shape for shape in kernels if shape[:2] == (3, 3) and shape[2:] in ((160, 2), (256, 2), (96, 4))]
+    original, frozen = FaceDetector(tmp_path / "dsfd.keras"), FaceDetector(tmp_path / "dsfd.pb")
+    for height, width in ((64, 96), (131, 97)):
+        image = noise(height, width)
+        expected = original(image, 0.3)
+        assert len(expected) > 10
+        assert unmatched(frozen(image, 0.3), expected) == []
+        assert unmatched(FaceDetector(model)(image, 0.3), expected) == []
+
+
+def test_dsfd_with_several_anchors_a_cell_is_frozen_too(tmp_path: Path) -> None:
+    model = random_dsfd(dual_mode=False)
+    freeze(model, tmp_path / "dsfd.pb")
+    image = noise(75, 110)
+    expected = FaceDetector(model)(image, 0.3)
+    assert len(expected) > 10
+    assert unmatched(FaceDetector(tmp_path / "dsfd.pb")(image, 0.3), expected) == []
 
 
 def test_unfit_settings_are_refused() -> None:

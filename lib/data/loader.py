@@ -10,6 +10,7 @@ import numpy as np
 from lib.anchors import AnchorSpec, anchor_grid, encode
 from lib.assignment import assign
 from lib.boxes import FloatArray
+from lib.compensation import BACKGROUND, Compensation, match_compensated
 from lib.data.augment import Sample
 from lib.data.images import read_rgb
 from lib.data.recipes import Recipe, training_sample, validation_sample
@@ -23,13 +24,24 @@ UNREADABLE_SHARE = 0.01  # more unreadable images than this share (and more than
 
 @dataclass(frozen=True)
 class TargetSpec:
-    """How faces become targets: the anchors, the input size in px, the IoUs of both matching stages."""
+    """How faces become targets.
+
+    Attributes:
+        anchors: of all shots.
+        height_px, width_px: of the input.
+        positive_iou, second_stage_iou: of EResFD's matching stages.
+        compensation: if given, DSFD's matching is used, and `second_stage_iou` is not.
+        shots: what the names of each shot's targets begin with; of several, each has one anchor of every cell.
+
+    """
 
     anchors: AnchorSpec
     height_px: int
     width_px: int
     positive_iou: float = 0.35
     second_stage_iou: float = 0.1
+    compensation: Compensation | None = None
+    shots: tuple[str, ...] = ("",)
 
     def targets(self, boxes_xyxy_px: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Targets of one image.
@@ -38,22 +50,37 @@ class TargetSpec:
             boxes_xyxy_px: [m, 4] faces in the input's px.
 
         Returns:
-            boxes [n, 5]: encoded offsets and 1 for anchors with a face, 0 elsewhere; scores [n]: 1 face, 0 background.
+            boxes [n, 5]: encoded offsets and 1 for anchors with a face, 0 elsewhere; scores [n]: 1 face, 0 background,
+            -1 neither.
 
         """
         grid = anchor_grid(self.anchors, self.height_px, self.width_px)
         scale = np.array([self.width_px, self.height_px] * 2, np.float32)
         faces = np.divide(boxes_xyxy_px, scale, dtype=np.float32)
-        matched = assign(faces, self.anchors, self.height_px, self.width_px, self.positive_iou, self.second_stage_iou)
+        size = (self.height_px, self.width_px)
+        if self.compensation is None:
+            matched = assign(faces, self.anchors, *size, self.positive_iou, self.second_stage_iou)
+        else:
+            matched = match_compensated(faces, self.anchors, *size, self.positive_iou, self.compensation)
         positive = np.flatnonzero(matched >= 0)
         boxes = np.zeros((len(grid), 5), np.float32)
-        boxes[positive, :4] = encode(faces[matched[positive]], grid[positive])
+        boxes[positive, :4] = encode(faces[matched[positive]], grid[positive], self.anchors.code)
         boxes[positive, 4] = 1
-        return boxes, boxes[:, 4].copy()
+        return boxes, np.where(matched < BACKGROUND, np.float32(-1), boxes[:, 4])
+
+    def by_shot(self, boxes: FloatArray, scores: FloatArray) -> dict[str, FloatArray]:
+        """Targets of a batch, [B, n, 5] and [B, n], named like the model's outputs: `boxes`, `scores` of each shot."""
+        found = {}
+        for place, shot in enumerate(self.shots):
+            for name, targets in (("boxes", boxes), ("scores", scores)):
+                found[f"{shot}{name}"] = np.ascontiguousarray(targets[:, place :: len(self.shots)])
+        return found
 
 
 class FaceDataset(keras.utils.PyDataset):
     """Batches of (images float32 [B, H, W, 3] in 0..255, {"boxes": [B, n, 5], "scores": [B, n]}).
+
+    With several shots, there are such targets for each.
 
     A batch depends on (seed, epoch, index) alone, not on the number of workers.
 
@@ -103,7 +130,8 @@ class FaceDataset(keras.utils.PyDataset):
         samples = [self._sample(order, place) for place in places]
         targets = [self.target_spec.targets(sample.boxes_xyxy_px) for sample in samples]
         images = np.stack([sample.image for sample in samples]).astype(np.float32)
-        return images, {"boxes": np.stack([t[0] for t in targets]), "scores": np.stack([t[1] for t in targets])}
+        boxes, scores = (np.stack(part) for part in zip(*targets, strict=True))
+        return images, self.target_spec.by_shot(boxes, scores)
 
     def _sample(self, order: np.ndarray, place: int) -> Sample:
         record, image = self._first_readable(order, place)

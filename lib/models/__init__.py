@@ -3,6 +3,8 @@
 import os
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +13,31 @@ import keras
 from lib.anchors import AnchorSpec
 from lib.errors import ModelError
 from lib.files import replacing
+from lib.models.backbones import BACKBONES
+from lib.models.dsfd import FIRST_SHOT, dsfd
 from lib.models.eresfd import eresfd
-from lib.models.layers import ConcatenateAnchors, MaxoutBackground, WeightedFusion
+from lib.models.layers import ConcatenateAnchors, CroppedMultiply, L2Normalization, MaxoutBackground, WeightedFusion
 
-BUILDERS: dict[str, Callable[..., keras.Model]] = {"eresfd": eresfd}
+BUILDERS: dict[str, Callable[..., keras.Model]] = {
+    "eresfd": eresfd,
+    **{name: partial(dsfd, name) for name in BACKBONES},
+}
 
 __all__ = [
     "BUILDERS",
+    "FIRST_SHOT",
     "ConcatenateAnchors",
+    "CroppedMultiply",
+    "L2Normalization",
     "MaxoutBackground",
     "WeightedFusion",
     "anchors_of",
     "build",
+    "inference_model",
     "load",
     "save",
+    "shots",
+    "training_anchors",
 ]
 
 
@@ -32,15 +45,16 @@ def build(name: str, weights: str | os.PathLike[str] | None = None, **options: A
     """Builds a detector.
 
     Args:
-        name: "eresfd".
+        name: "eresfd", or a DSFD by its backbone: "vgg_16", "resnet_v1_50", "resnet_v1_101", "MobilenetV2".
         weights: None for random weights, a `.keras` file of the same architecture, or published `.pth` weights.
-        options: the architecture's own, e.g. `width_mult=0.0625, anchor_ratio=1.25`.
+        options: the architecture's own, e.g. `width_mult=0.0625, anchor_ratio=1.25`; see `eresfd` and `dsfd`.
 
     Returns:
-        Functional model: RGB images [B, H, W, 3], 0..255 -> {"boxes": [B, n, 4] offsets, "scores": [B, n, 2] logits}.
+        Functional model: RGB images [B, H, W, 3], 0..255 -> {"boxes": [B, n, 4] offsets, "scores": [B, n, 2] logits},
+        and of a DSFD the same of its first shot as "first_boxes" and "first_scores".
 
     Raises:
-        ModelError: unknown name or option, or weights that do not fit.
+        ModelError: unknown name or option, or weights that do not fit or cannot be had.
 
     """
     if name not in BUILDERS:
@@ -104,16 +118,53 @@ def save(model: keras.Model, path: str | os.PathLike[str]) -> None:
 
 
 def anchors_of(model: keras.Model) -> AnchorSpec:
-    """The anchors that the model was built for.
+    """The anchors that the model's detections belong to.
 
     Raises:
         ModelError: the model has no `ConcatenateAnchors` layer, so it is none of this toolkit's detectors.
 
     """
-    for layer in model.layers:
-        if isinstance(layer, ConcatenateAnchors):
-            return layer.anchor_spec
-    raise ModelError(f"model {model.name!r} is no face detector: it does not say which anchors its boxes belong to")
+    return shots(model)[""]
+
+
+def shots(model: keras.Model) -> dict[str, AnchorSpec]:
+    """What the names of each shot's outputs begin with, and its anchors: "" is the shot that detects.
+
+    Raises:
+        ModelError: the model has no `ConcatenateAnchors` layer, so it is none of this toolkit's detectors.
+
+    """
+    specs = {
+        layer.name.removesuffix("boxes"): layer.anchor_spec
+        for layer in model.layers
+        if isinstance(layer, ConcatenateAnchors)
+    }
+    if "" not in specs:
+        raise ModelError(f"model {model.name!r} is no face detector: it does not say which anchors its boxes belong to")
+    return {prefix: specs[prefix] for prefix in ("", FIRST_SHOT) if prefix in specs}
+
+
+def training_anchors(model: keras.Model) -> tuple[AnchorSpec, tuple[str, ...]]:
+    """All shots' anchors as one grid, with one anchor a cell for each shot if there are several, and the shots' names.
+
+    Raises:
+        ModelError: the model is no detector.
+
+    """
+    found = shots(model)
+    scales = tuple(scale for spec in found.values() for scale in spec.scales)
+    return replace(found[""], scales=scales), tuple(found)
+
+
+def inference_model(model: keras.Model) -> keras.Model:
+    """The part of a detector that detects, with the same layers and weights: of two shots the second alone.
+
+    A model without a first shot is returned as it is.
+    """
+    if not isinstance(model.output, dict) or f"{FIRST_SHOT}boxes" not in model.output:
+        return model
+    outputs = {name: model.output[name] for name in ("boxes", "scores")}
+    return keras.Model(model.input, outputs, name=model.name)
 
 
 def _first_line(error: Exception) -> str:

@@ -11,6 +11,14 @@ Shape = tuple[int | None, ...]
 PACKAGE = "face_pruning"
 
 
+def cropped_like(x: Any, like: Any) -> Any:
+    """[B, H', W', C] cropped at the bottom and right to the height and width of `like`, [B, H, W, ...]."""
+    if None in like.shape[1:3] or like.shape[1:3] != x.shape[1:3]:
+        shape = ops.shape(like)
+        return x[:, : shape[1], : shape[2], :]
+    return x
+
+
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class WeightedFusion(keras.layers.Layer):
     """Learned, normalised sum of two feature maps of the same channels (EResFD's separated FPN, arXiv 2204.01209).
@@ -33,9 +41,7 @@ class WeightedFusion(keras.layers.Layer):
 
     def call(self, inputs: list[Any]) -> Any:
         a, b = inputs
-        if None in a.shape[1:3] or a.shape[1:3] != b.shape[1:3]:
-            shape = ops.shape(a)
-            b = b[:, : shape[1], : shape[2], :]
+        b = cropped_like(b, a)
         weight = ops.relu(self.fusion_weight)
         weight = weight / (ops.sum(weight) + self.EPSILON)
         weight = weight / (ops.sum(weight) + self.EPSILON)
@@ -58,6 +64,59 @@ class MaxoutBackground(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], 2)
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class L2Normalization(keras.layers.Layer):
+    """Each pixel's channels divided by their Euclidean norm, times a learned scale (ParseNet, arXiv 1506.04579).
+
+    [..., C] -> [..., C]; one scale a channel; a pixel of zeros stays so. S3FD and DSFD bring features of different
+    depths to comparable sizes with it.
+
+    Args:
+        initial_scale: what every channel's scale starts from.
+
+    """
+
+    EPSILON = 1e-12  # of the squared norm
+
+    def __init__(self, initial_scale: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.initial_scale = initial_scale
+
+    def build(self, input_shape: Shape) -> None:
+        initializer = keras.initializers.Constant(self.initial_scale)
+        self.scale = self.add_weight(name="scale", shape=(input_shape[-1],), initializer=initializer)
+
+    def call(self, inputs: Any) -> Any:
+        square = ops.sum(ops.square(inputs), axis=-1, keepdims=True)
+        return inputs * ops.rsqrt(ops.maximum(square, self.EPSILON)) * self.scale
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return tuple(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "initial_scale": self.initial_scale}
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class CroppedMultiply(keras.layers.Multiply):
+    """Product of two feature maps of the same channels (DSFD's feature enhance module, arXiv 1810.10220, section 3.2).
+
+    Inputs [a, b], [B, H, W, C] each; b is cropped at the bottom and right to a's height and width, because doubling a
+    map of ceil(H / 2) rows may give one row too many. Output [B, H, W, C].
+    """
+
+    def build(self, input_shape: list[Shape]) -> None:
+        if len(input_shape) != 2 or input_shape[0][-1] != input_shape[1][-1]:
+            raise ValueError(f"{self.name} multiplies two maps of the same channels, got shapes {input_shape}")
+
+    def call(self, inputs: list[Any]) -> Any:
+        a, b = inputs
+        return a * cropped_like(b, a)
+
+    def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
+        return tuple(input_shape[0])
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)

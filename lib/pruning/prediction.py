@@ -7,7 +7,7 @@ from math import prod
 import keras
 import numpy as np
 
-from lib.cost import kernels, positions_of
+from lib.cost import is_learned, kernels, positions_of
 from lib.errors import ConfigError
 from lib.pruning.channels import ChannelSet, PlacedSet, SetMap
 from lib.pruning.graph import BoolArray, ChannelGraph, IntArray
@@ -48,7 +48,7 @@ class CostModel:
         self._index = {item.name: number for number, item in enumerate(self.sets)}
         self._sizes = np.array([found.item.size for found in self._placed], np.int64)
         self._rows = _weight_rows(self._graph, self._placed, height_px, width_px)
-        self._parameter_factor = np.array([row.constant * row.trainable for row in self._rows], np.float64)
+        self._parameter_factor = np.array([row.constant * row.learned for row in self._rows], np.float64)
         self._mac_factor = np.array([row.constant * row.positions for row in self._rows], np.float64)
         # The number of channels on an axis is a weighted sum of the sets' kept channels, plus those that always stay.
         # In float64, which is exact up to 2^53 and multiplies matrices far faster than integers do.
@@ -107,7 +107,7 @@ class _WeightRow:
 
     layer: int
     constant: int
-    trainable: bool
+    learned: bool
     positions: int
     axes: tuple[tuple[IntArray, int], tuple[IntArray, int]]
 
@@ -136,5 +136,5 @@ def _weight_rows(graph: ChannelGraph, placed: list[PlacedSet], height_px: int, w
             constant = prod(size for number, size in enumerate(weight.shape) if number not in axes)
             positions = sum(positions_of(shape) for shape in outputs) if id(weight) in multiplied else 0
             first, second, *_ = [*(axis(numbers) for numbers in axes.values()), none, none]
-            rows.append(_WeightRow(id(layer), constant, bool(weight.trainable), positions, (first, second)))
+            rows.append(_WeightRow(id(layer), constant, is_learned(weight), positions, (first, second)))
     return rows

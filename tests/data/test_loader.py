@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from lib.anchors import AnchorSpec, anchor_grid, decode
+from lib.compensation import Compensation
+from lib.data.augment import Sample
+from lib.data.images import read_rgb
 from lib.data.loader import FaceDataset, TargetSpec
-from lib.data.recipes import Recipe
+from lib.data.recipes import Recipe, validation_sample
 from lib.data.samples import SampleSet
 from lib.data.wider import Record, read_annotations
 from lib.errors import DataError
@@ -34,6 +37,35 @@ def test_targets_decode_to_the_faces() -> None:
     assert {tuple(row) for row in decoded.round(2).tolist()} == {tuple(row) for row in faces.tolist()}
     np.testing.assert_array_equal(boxes[:, 4], scores)
     assert not boxes[scores == 0].any()
+
+
+def test_each_shot_gets_the_targets_of_its_anchors(records: list[Record]) -> None:
+    anchors = AnchorSpec(ratio=1.5, scales=(1.0, 0.5), code="corners")
+    spec = TargetSpec(anchors, 96, 128, compensation=Compensation(), shots=("", "first_"))
+    boxes, scores = spec.targets(records[0].boxes_xyxy_px[:0])
+    assert not boxes.any()
+    faces = np.array([[10, 10, 40, 50], [80, 20, 88, 32]], np.float32)
+    boxes, scores = spec.targets(faces)
+    decoded = decode(boxes[:, :4], anchor_grid(anchors, 96, 128), "corners")[scores > 0] * [128, 96, 128, 96]
+    assert {tuple(row) for row in decoded.round(2).tolist()} == {tuple(row) for row in faces.tolist()}
+    _, targets = FaceDataset(records, spec, 3)[0]
+    together = [spec.targets(s.boxes_xyxy_px) for s in (_whole(record) for record in records[:3])]
+    for place, shot in enumerate(("", "first_")):
+        for index, (boxes, scores) in enumerate(together):
+            np.testing.assert_array_equal(targets[f"{shot}boxes"][index], boxes[place::2])
+            np.testing.assert_array_equal(targets[f"{shot}scores"][index], scores[place::2])
+
+
+def _whole(record: Record) -> Sample:
+    return validation_sample(Sample(read_rgb(record.image), record.boxes_xyxy_px), 96, 128)
+
+
+def test_anchors_between_the_thresholds_are_neither_face_nor_background() -> None:
+    compensation = Compensation(negative_iou=0.2, average_matches=0, super_match=False)
+    spec = TargetSpec(AnchorSpec(code="corners"), 96, 128, 0.5, compensation=compensation)
+    boxes, scores = spec.targets(np.array([[10, 10, 40, 50]], np.float32))
+    assert set(scores.tolist()) == {-1, 0, 1}
+    assert not boxes[scores < 1].any()
 
 
 def test_no_faces_no_positives() -> None:

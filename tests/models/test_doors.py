@@ -41,7 +41,7 @@ def test_weights_from_a_keras_file(tmp_path: Path, lively_model: keras.Model) ->
 
 
 def test_unknown_names_and_options() -> None:
-    with pytest.raises(ModelError, match="known: eresfd"):
+    with pytest.raises(ModelError, match="known: MobilenetV2, eresfd"):
         build("yolo")
     with pytest.raises(ModelError, match="depth"):
         build("eresfd", depth=3)

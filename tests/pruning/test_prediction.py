@@ -61,8 +61,8 @@ def test_what_cannot_be() -> None:
         prediction.of({"context5_branch1": 0})
 
 
-def test_frozen_weights_are_no_parameters_but_compute() -> None:
+def test_frozen_weights_count_like_others() -> None:
     image = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 1, name="a", trainable=False)(image)
     model = keras.Model(image, keras.layers.Conv2D(2, 1, name="head")(x))
-    assert CostModel(model, 8, 8).of({"a": 3}) == Cost(3 * 2 + 2, 64 * (3 * 3 + 3 * 2))
+    assert CostModel(model, 8, 8).of({"a": 3}) == Cost(3 * 3 + 3 + 3 * 2 + 2, 64 * (3 * 3 + 3 * 2))

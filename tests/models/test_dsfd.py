@@ -1,0 +1,145 @@
+"""Structure by shapes alone; what is computed, on a narrow network."""
+
+from functools import cache
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from lib.anchors import anchor_grid
+from lib.cost import layer_costs
+from lib.errors import ModelError
+from lib.models import anchors_of, build, inference_model, shots, training_anchors
+from lib.models.dsfd import VGG_ENDPOINTS
+from tests.detectors import random_dsfd
+
+NARROW: dict[str, Any] = {"fem_dims": 8, "fpn_dims": (8, 8, 8, 8, 8, 8)}
+
+
+@cache
+def _narrow(**options: Any) -> keras.Model:
+    return build("MobilenetV2", **NARROW, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "macs"),
+    [
+        ("vgg_16", 42_559_974, 210_630_425_600),
+        ("resnet_v1_50", 57_275_942, 122_923_596_800),
+        ("MobilenetV2", 11_222_822, 44_358_758_400),
+    ],
+)
+def test_inference_costs_are_the_documented_ones(name: str, parameters: int, macs: int) -> None:
+    costs = layer_costs(inference_model(build(name)), 640, 640)
+    assert sum(cost.parameters for cost in costs) == parameters
+    assert sum(cost.macs for cost in costs) == macs
+    if name == "vgg_16":  # the seed's figure for its 19 endpoints
+        assert [cost.name for cost in costs if cost.name in VGG_ENDPOINTS] == list(VGG_ENDPOINTS)
+        assert sum(cost.macs for cost in costs if cost.name in VGG_ENDPOINTS) == 127_822_233_600
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (64, 96), (67, 131)])
+def test_any_size_gives_an_output_an_anchor(height: int, width: int) -> None:
+    model = _narrow()
+    outputs = model(np.zeros((2, height, width, 3), np.float32))
+    assert set(shots(model)) == {"", "first_"}
+    for shot, spec in shots(model).items():
+        anchors = len(anchor_grid(spec, height, width))
+        assert outputs[f"{shot}boxes"].shape == (2, anchors, 4)
+        assert outputs[f"{shot}scores"].shape == (2, anchors, 2)
+
+
+def test_small_anchors_are_the_first_shots() -> None:
+    model = _narrow()
+    assert [spec.scales for spec in shots(model).values()] == [(1.0,), (0.5,)]
+    spec, names = training_anchors(model)
+    assert (spec.scales, names) == ((1.0, 0.5), ("", "first_"))
+    assert (spec.ratio, spec.code) == (1.5, "corners")
+    assert anchors_of(model).sizes == (16, 32, 64, 128, 256, 512)
+
+
+def test_inference_model_holds_nothing_of_the_first_shot() -> None:
+    model = random_dsfd()
+    inference = inference_model(model)
+    assert set(inference.output) == {"boxes", "scores"}
+    assert not [layer.name for layer in inference.layers if layer.name.startswith("first_")]
+    assert {layer.name for layer in model.layers} - {layer.name for layer in inference.layers} == {
+        layer.name for layer in model.layers if layer.name.startswith("first_")
+    }
+    image = np.random.default_rng(0).uniform(0, 255, (1, 70, 90, 3)).astype(np.float32)
+    whole, part = model(image), inference(image)
+    for name in ("boxes", "scores"):
+        np.testing.assert_array_equal(np.asarray(whole[name]), np.asarray(part[name]))
+    assert inference_model(inference) is inference
+
+
+@pytest.mark.parametrize(
+    ("options", "scales", "layers"),
+    [
+        ({"dual_mode": False}, (1.0, 0.5), {"fem0_branch1"}),
+        ({"dual_mode": False, "anchor_ratios": (1,), "rect_longer": False}, (1.0,), {"fem0_branch1"}),
+        ({"fpn": False}, (1.0, 0.5), set()),
+    ],
+)
+def test_one_shot_has_all_anchors(options: dict[str, Any], scales: tuple[float, ...], layers: set[str]) -> None:
+    model = _narrow(**options)
+    assert set(shots(model)) == {""}
+    spec = anchors_of(model)
+    assert spec.scales == scales
+    assert spec.ratio == (1.5 if options.get("rect_longer", True) else 1)
+    outputs = model(np.zeros((1, 50, 33, 3), np.float32))
+    assert outputs["boxes"].shape[1] == outputs["scores"].shape[1] == len(anchor_grid(spec, 50, 33))
+    names = {layer.name for layer in model.layers}
+    assert layers == names & {"fem0_branch1"}
+
+
+def test_anchors_of_a_cell_lie_in_the_heads_channels() -> None:
+    model = build("MobilenetV2", **NARROW, dual_mode=False)
+    bias = np.arange(8, dtype=np.float32)
+    head = model.get_layer("head0_boxes")
+    head.set_weights([np.zeros(head.kernel.shape), bias])
+    score_head = model.get_layer("head0_scores")
+    score_head.set_weights([np.zeros(score_head.kernel.shape), np.array([5, 7, 6, 1, 0, -1, -2, 3])])
+    outputs = model(np.zeros((1, 64, 64, 3), np.float32))
+    np.testing.assert_array_equal(np.asarray(outputs["boxes"])[0, :4], [bias[:4], bias[4:]] * 2)
+    np.testing.assert_array_equal(np.asarray(outputs["scores"])[0, :4], [[7, 1], [0, 3]] * 2)
+
+
+def test_maxout_can_be_off() -> None:
+    assert _narrow(maxout=False).get_layer("head0_scores").filters == 2
+    assert _narrow().get_layer("head0_scores").filters == 4
+
+
+@pytest.mark.parametrize(
+    ("norm", "layer"),
+    [("BN", keras.layers.BatchNormalization), ("GN", keras.layers.GroupNormalization), ("None", None)],
+)
+def test_norm_is_of_the_extra_layers(norm: str, layer: type | None) -> None:
+    model = _narrow(norm=norm, fpn=False)
+    assert model.get_layer("extra_conv1").use_bias is (layer is None)
+    found = {type(x) for x in model.layers if x.name.startswith("extra_conv") and x.name.endswith(("_bn", "_gn"))}
+    assert found == ({layer} if layer else set())
+
+
+def test_vgg_normalises_its_finest_maps_with_the_given_scales() -> None:
+    model = build("vgg_16", **NARROW, l2_norm=(9, 7, 4))
+    for name in ("source", "enhanced"):
+        assert [model.get_layer(f"{name}{level}_l2").initial_scale for level in range(3)] == [9, 7, 4]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"anchor_ratios": (1,)}, "two anchor ratios"),
+        ({"anchor_strides": (4, 8, 16)}, "strides are"),
+        ({"anchor_sizes": (16, 32)}, "one anchor size a stride"),
+        ({"anchor_ratios": (1, 0)}, "ratios must be positive"),
+        ({"fem_dims": 6}, "multiple of 4"),
+        ({"fpn_dims": (8, 8)}, "six positive numbers"),
+        ({"depth": 3}, "depth"),
+    ],
+)
+def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        build("MobilenetV2", **options)
