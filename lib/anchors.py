@@ -100,7 +100,9 @@ def decode(offsets: FloatArray, anchors_cxcywh: FloatArray, code: Code = "centre
     """Boxes [..., 4] xyxy (relative, not clipped) from the network's offsets [..., 4]."""
     if code == "corners":
         sizes = np.tile(anchors_cxcywh[..., 2:], 2)
-        return cxcywh_to_xyxy(anchors_cxcywh) + offsets / CORNER_SCALE * sizes
+        boxes = cxcywh_to_xyxy(anchors_cxcywh) + offsets / CORNER_SCALE * sizes
+        boxes[..., 2:] = np.maximum(boxes[..., 2:], boxes[..., :2])  # NMS operators differ on inverted boxes
+        return boxes
     centre = anchors_cxcywh[..., :2] + offsets[..., :2] * VARIANCES[0] * anchors_cxcywh[..., 2:]
     size = anchors_cxcywh[..., 2:] * np.exp(np.minimum(offsets[..., 2:] * VARIANCES[1], MAX_LOG_SIZE))
     return cxcywh_to_xyxy(np.concatenate([centre, size], axis=-1))

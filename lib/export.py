@@ -152,7 +152,7 @@ def _decode(tf: Any, offsets: Any, anchors_cxcywh: Any, code: Code) -> Any:
         half = anchors_cxcywh[..., 2:] / 2
         first = anchors_cxcywh[..., :2] - half + offsets[..., :2] / CORNER_SCALE * anchors_cxcywh[..., 2:]
         last = anchors_cxcywh[..., :2] + half + offsets[..., 2:] / CORNER_SCALE * anchors_cxcywh[..., 2:]
-        return tf.concat([first[..., ::-1], last[..., ::-1]], axis=-1)
+        return tf.concat([first[..., ::-1], tf.maximum(first, last)[..., ::-1]], axis=-1)
     centre = anchors_cxcywh[..., :2] + offsets[..., :2] * VARIANCES[0] * anchors_cxcywh[..., 2:]
     half = anchors_cxcywh[..., 2:] * tf.exp(tf.minimum(offsets[..., 2:] * VARIANCES[1], MAX_LOG_SIZE)) / 2
     return tf.concat([(centre - half)[..., ::-1], (centre + half)[..., ::-1]], axis=-1)

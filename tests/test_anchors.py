@@ -75,6 +75,13 @@ def test_zero_offsets_are_the_anchors(code: Code) -> None:
     np.testing.assert_allclose(decode(np.zeros_like(anchors), anchors, code), cxcywh_to_xyxy(anchors), atol=1e-6)
 
 
+def test_boxes_are_never_inverted(rng: np.random.Generator) -> None:
+    anchors = anchor_grid(SPEC, 64, 64)
+    for code in CODES:
+        boxes = decode(rng.normal(0, 20, anchors.shape).astype(np.float32), anchors, code)
+        assert (boxes[:, 2:] >= boxes[:, :2]).all()
+
+
 def test_corner_code_is_five_times_the_distance_in_anchor_sizes() -> None:
     anchor = np.array([[0.5, 0.5, 0.2, 0.4]], np.float32)
     face = np.array([[0.42, 0.3, 0.6, 0.9]], np.float32)
