@@ -20,10 +20,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from lib.errors import ConfigError
 
 Stage = Literal["pretrain", "soft_prune", "finetune", "evaluate"]
+NetStructure = Literal["eresfd", "vgg_16", "resnet_v1_50", "resnet_v1_101", "MobilenetV2"]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
 LearningRate = Annotated[float, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Threshold = Annotated[float, Field(gt=0, lt=1)]
+Rgb = tuple[float, float, float]
 
 
 AnySettings = TypeVar("AnySettings", bound="Settings")
@@ -86,6 +90,9 @@ class Train(Section):
     lr_value_every_step: Annotated[tuple[LearningRate, ...], Field(min_length=1)] = (1e-3,)
     lr_decay_every_step: tuple[Positive, ...] = ()
     weight_decay_factor: Annotated[float, Field(ge=0)] = 5e-4
+    norm: Literal["", "BN", "GN", "None"] = ""
+    lock_basenet_bn: bool = False
+    frozen_stages: Annotated[int, Field(ge=-1)] = -1
     train_set_size: Count = 0
     val_set_size: Count = 0
     process_num: Positive = 2
@@ -97,8 +104,15 @@ class Model(Section):
 
     model_path: Annotated[str, Field(min_length=1)] = "runs/eresfd"
     pretrained_model: str = ""
-    net_structure: Literal["eresfd"] = "eresfd"
+    net_structure: NetStructure = "eresfd"
     width_mult: Annotated[float, Field(gt=0)] = 0.0625
+    backbone_weights: Annotated[str, Field(min_length=1)] = "imagenet"
+    l2_norm: tuple[PositiveFloat, ...] = (10, 8, 5)
+    fpn: bool = True
+    fpn_dims: tuple[Positive, ...] = ()
+    fem_dims: Positive = 512
+    dual_mode: bool = True
+    maxout: bool = True
     max_negatives_per_positive: Annotated[float, Field(gt=0)] = 3.0
 
 
@@ -113,6 +127,9 @@ class Data(Section):
     sample_path: str = "data/samples"
     hin: Annotated[int, Field(ge=32)] = 640
     win: Annotated[int, Field(ge=32)] = 640
+    num_category: Literal[1] = 1
+    PIXEL_MEAN: Rgb = (123, 116, 103)
+    PIXEL_STD: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (58, 57, 57)
     crop_min: Annotated[float, Field(gt=0, le=1)] = 0.3
     anchor_sampling: Annotated[float, Field(ge=0, le=1)] = 0.5
 
@@ -121,8 +138,15 @@ class Anchor(Section):
     """Anchors of a new model, and how faces are matched to them."""
 
     anchor_ratio: Annotated[float, Field(gt=0)] = 1.25
-    POSITIVE_ANCHOR_THRESH: Annotated[float, Field(gt=0, lt=1)] = 0.35
-    second_stage_thresh: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    POSITIVE_ANCHOR_THRESH: Threshold = 0.35
+    second_stage_thresh: Threshold = 0.1
+    ANCHOR_SIZES: tuple[PositiveFloat, ...] = (16, 32, 64, 128, 256, 512)
+    ANCHOR_STRIDES: tuple[Positive, ...] = (4, 8, 16, 32, 64, 128)
+    ANCHOR_RATIOS: tuple[PositiveFloat, ...] = (1, 4)
+    rect_longer: bool = True
+    NEGATIVE_ANCHOR_THRESH: Threshold = 0.35
+    AVG_MATCHES: Count = 20
+    super_match: bool = True
 
 
 class Test(Section):
@@ -183,6 +207,8 @@ class Config(Settings):
             )
         if self.ANCHOR.second_stage_thresh >= self.ANCHOR.POSITIVE_ANCHOR_THRESH:
             raise ConfigError("ANCHOR.second_stage_thresh must lie below ANCHOR.POSITIVE_ANCHOR_THRESH")
+        if self.ANCHOR.NEGATIVE_ANCHOR_THRESH > self.ANCHOR.POSITIVE_ANCHOR_THRESH:
+            raise ConfigError("ANCHOR.NEGATIVE_ANCHOR_THRESH must not lie above ANCHOR.POSITIVE_ANCHOR_THRESH")
         if "pretrain" not in train.stages and not self.MODEL.pretrained_model:
             raise ConfigError("without the stage 'pretrain', MODEL.pretrained_model must name the model to start from")
 

@@ -33,7 +33,7 @@ class BoxLoss(keras.losses.Loss):
 class ScoreLoss(keras.losses.Loss):
     """Softmax cross-entropy over all positives and, in each image, the hardest negatives.
 
-    y_true [B, n]: 1 face, 0 background; y_pred [B, n, 2]: logits of background and face.
+    y_true [B, n]: 1 face, 0 background, -1 neither; y_pred [B, n, 2]: logits of background and face.
 
     Args:
         negatives_per_positive: at most so many negatives an image for each of its positives, by descending loss.
@@ -47,14 +47,15 @@ class ScoreLoss(keras.losses.Loss):
     def call(self, y_true: Any, y_pred: Any) -> Any:
         # Cross-entropy of two logits: softplus of the wrong one's lead.
         lead = y_pred[..., 1] - y_pred[..., 0]
-        positive_loss = ops.softplus(-lead) * y_true
-        negative_loss = ops.softplus(lead) * (1 - y_true)  # 0 at positives, so that they sort last
-        counts = ops.floor(self.negatives_per_positive * ops.sum(y_true, axis=1, keepdims=True))
+        positive = ops.maximum(y_true, 0)
+        positive_loss = ops.softplus(-lead) * positive
+        negative_loss = ops.where(ops.equal(y_true, 0), ops.softplus(lead), 0.0)  # others sort last
+        counts = ops.floor(self.negatives_per_positive * ops.sum(positive, axis=1, keepdims=True))
         # The sum of the k largest needs no indices, only the sorted values.
         hardest_first = -ops.sort(-negative_loss, axis=1)
         rank = ops.arange(y_pred.shape[1] or ops.shape(y_pred)[1], dtype=hardest_first.dtype)
         hard = ops.where(rank[None, :] < counts, hardest_first, 0.0)
-        return (ops.sum(positive_loss) + ops.sum(hard)) / _normaliser(y_true)
+        return (ops.sum(positive_loss) + ops.sum(hard)) / _normaliser(positive)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "negatives_per_positive": self.negatives_per_positive}

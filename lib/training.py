@@ -19,7 +19,8 @@ from lib.detection import FaceDetector
 from lib.errors import DataError
 from lib.evaluation import IOU_THRESHOLD, evaluate
 from lib.files import read_json, write_json
-from lib.models import anchors_of, build, load
+from lib.models import inference_model, load
+from lib.models.chosen import chosen_model
 from lib.pruning import Masks, SoftPruning, plan
 from lib.runs import RunFolder
 from lib.trainer import Trainer
@@ -116,7 +117,7 @@ def run(
 
     """
     keras.utils.set_random_seed(config.TRAIN.seed)
-    start = _starting_model(config)
+    start = chosen_model(config)
     plan(start, config.PRUNE.rate, config.PRUNE.criterion, config.PRUNE.mode)  # unfit rates fail now, not after hours
     data = load_data(config)
     folder = RunFolder(config.MODEL.model_path)
@@ -144,16 +145,8 @@ def run(
     return results
 
 
-def _starting_model(config: Config) -> keras.Model:
-    model = config.MODEL
-    if model.pretrained_model:
-        loaded = load(model.pretrained_model)
-        anchors_of(loaded)  # refuses a model that is no detector
-        return loaded
-    return build(model.net_structure, width_mult=model.width_mult, anchor_ratio=config.ANCHOR.anchor_ratio)
-
-
 def _costs(model: keras.Model, config: Config) -> dict[str, Any]:
+    model = inference_model(model)
     return {
         "zero_share": zero_share(model),
         "parameters": count_parameters(model),

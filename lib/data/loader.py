@@ -69,7 +69,7 @@ class TargetSpec:
         return boxes, np.where(matched < BACKGROUND, np.float32(-1), boxes[:, 4])
 
     def by_shot(self, boxes: FloatArray, scores: FloatArray) -> dict[str, FloatArray]:
-        """Targets of a batch, [B, n, 5] and [B, n], named like the model's outputs: `boxes`, `scores` of each shot."""
+        """Targets of a batch, [B, n, 5] and [B, n], by the names of the model's outputs: each shot has its own."""
         found = {}
         for place, shot in enumerate(self.shots):
             for name, targets in (("boxes", boxes), ("scores", scores)):
