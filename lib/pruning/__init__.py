@@ -1,8 +1,9 @@
 """Pruning of any functional Keras model of the supported layers: which channels, by what score, held how."""
 
 from lib.pruning.channels import ChannelSet, channel_sets
-from lib.pruning.masks import HeldMasks, Masks, apply_masks, plan, zero_filters
+from lib.pruning.masks import HeldMasks, Masks, apply_masks, plan, zero_softly
 from lib.pruning.prediction import Cost, CostModel
+from lib.pruning.schedule import pruning_schedule
 from lib.pruning.soft import SoftPruning
 from lib.pruning.sparsity import GroupSparsity, endpoints
 
@@ -18,5 +19,6 @@ __all__ = [
     "channel_sets",
     "endpoints",
     "plan",
-    "zero_filters",
+    "pruning_schedule",
+    "zero_softly",
 ]

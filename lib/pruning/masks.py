@@ -17,6 +17,8 @@ from lib.pruning.graph import BoolArray, ChannelGraph, Ports
 from lib.pruning.rules import filters_of, written
 from lib.pruning.silence import Silence, silence
 
+DOOR = 1e-6  # the offset of a softly zeroed channel: nothing beside its neighbours, and above zero
+
 
 @dataclass(frozen=True)
 class Masks:
@@ -82,18 +84,28 @@ def apply_masks(model: keras.Model, masks: Masks) -> None:
     """
     for port, off in _off(model, masks):
         for variable in written(port.layer, port.kind):
-            variable.assign(np.where(off.reshape(_channel_shape(variable, off)), 0, np.asarray(variable)))
+            _set(variable, off, 0.0)
 
 
-def zero_filters(model: keras.Model, masks: Masks) -> None:
-    """Zeroes filters and biases only, so that the channels may grow back (He et al., arXiv 1808.06866).
+def zero_softly(model: keras.Model, masks: Masks) -> None:
+    """Zeroes the channels so that they may grow back (He et al., arXiv 1808.06866, section 3.2).
 
-    With gamma at zero too, no gradient would ever reach the filter again.
+    There the filter is set to zero. Here what scales it is: gamma and beta where batch normalisation follows, filter
+    and bias else. Normalisation undoes the scale of the filter before it, so that a zeroed one is back at full strength
+    after a step, pointing anywhere; gamma grows back at the learning rate's pace, with the filter's direction kept.
+    Beta, or the bias, becomes `DOOR` rather than 0: at exactly 0 a ReLU's gradient is 0, and nothing would come back.
     """
+    graph = ChannelGraph(model, masks.protected)
+    placed = SetMap(graph, masks.mode)
+    scaled = np.zeros(placed.slots, bool)  # whose strength a gamma sets
+    for port in graph.ports.values():
+        if port.kind == "norm" and port.layer.scale:
+            scaled[placed.slot_of[port.outward]] = True
     for port, off in _off(model, masks):
-        if port.kind != "norm":
-            for variable in written(port.layer, port.kind):
-                variable.assign(np.where(off.reshape(_channel_shape(variable, off)), 0, np.asarray(variable)))
+        offset = port.layer.beta if port.kind == "norm" else getattr(port.layer, "bias", None)
+        now = off if port.kind == "norm" else off & ~scaled[placed.slot_of[port.outward]]
+        for variable in written(port.layer, port.kind):
+            _set(variable, now, DOOR if variable is offset else 0.0)
 
 
 class HeldMasks:
@@ -198,6 +210,11 @@ def _off(model: keras.Model, masks: Masks) -> list[tuple[Ports, BoolArray]]:
     if silenced is not None:
         return [(port, silenced.off[id(port.layer)]) for port in ports]
     return [(port, off[port.outward]) for port in ports]
+
+
+def _set(variable: keras.Variable, channels: BoolArray, value: float) -> None:
+    """Sets the variable's values of these channels."""
+    variable.assign(np.where(channels.reshape(_channel_shape(variable, channels)), value, np.asarray(variable)))
 
 
 def _channel_shape(variable: keras.Variable, channels: Sized) -> tuple[int, ...]:

@@ -15,25 +15,27 @@ Schedule = Callable[[int], tuple[bool, float]]
 def pruning_schedule(name: ScheduleName, rate: float, every: int, epochs: int) -> Schedule:
     """A function from the epochs done, 1 .. `epochs`, to (prune now?, rate).
 
-    Pruned is after every `every` epochs, and after the last one at the full rate.
+    Pruned is after every `every` epochs, and after the last one at the full rate. A growing rate is full one pruning
+    before that, so that the last one takes away what the network has learnt to do without.
 
     Args:
         name: "constant": the full rate each time (`ConstantSparsity`). "polynomial": a rate that grows from 0, at first
-            fast: after the share p of the epochs it is rate * (1 - (1 - p)^3) (`PolynomialDecay`; Zhu and Gupta, arXiv
-            1710.01878, section 3).
+            fast: when the share p of the growth's epochs is over it is rate * (1 - (1 - p)^3) (`PolynomialDecay`; Zhu
+            and Gupta, arXiv 1710.01878, section 3).
         rate: the full rate, 0 <= rate < 1.
 
     Raises:
         ConfigError: "polynomial", and tensorflow-model-optimization cannot be imported.
 
     """
+    grown = (epochs - 1) // every * every  # the last pruning but one
     library = _library()
     if library is not None:
         known = library.PolynomialDecay if name == "polynomial" else library.ConstantSparsity
         options = (
             {"initial_sparsity": 0.0, "final_sparsity": rate} if name == "polynomial" else {"target_sparsity": rate}
         )
-        schedule = known(**options, begin_step=0, end_step=epochs, frequency=every)
+        schedule = known(**options, begin_step=0, end_step=grown or epochs, frequency=every)
     elif name == "polynomial":
         raise ConfigError(
             "the schedule 'polynomial' is tensorflow-model-optimization's, which cannot be imported here; install it, "

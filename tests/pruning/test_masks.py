@@ -4,7 +4,7 @@ import pytest
 
 from lib.errors import ConfigError, ModelError
 from lib.models import build
-from lib.pruning import HeldMasks, Masks, apply_masks, channel_sets, plan, zero_filters
+from lib.pruning import HeldMasks, Masks, apply_masks, channel_sets, plan, zero_softly
 
 
 def _masked_values(model: keras.Model, masks: Masks, with_norms: bool = True) -> np.ndarray:
@@ -18,6 +18,10 @@ def _masked_values(model: keras.Model, masks: Masks, with_norms: bool = True) ->
             layer = model.get_layer(name)
             parts += [np.asarray(layer.gamma)[off], np.asarray(layer.beta)[off]]
     return np.concatenate(parts)
+
+
+def _convolutions(model: keras.Model) -> list[str]:
+    return [name for item in channel_sets(model) for name in item.convolutions]
 
 
 def test_plan_takes_the_floor_of_every_set(tiny_model: keras.Model) -> None:
@@ -76,11 +80,41 @@ def test_removable_channels_do_not_matter_to_the_output(lively_model: keras.Mode
     np.testing.assert_array_equal(np.asarray(lively_model(image)["boxes"]), before)
 
 
-def test_zero_filters_leaves_the_norms(lively_model: keras.Model) -> None:
+def test_what_is_softly_zeroed_is_zero_in_effect_and_keeps_its_filters(lively_model: keras.Model) -> None:
+    image = np.full((1, 64, 64, 3), 99, np.float32)
     masks = plan(lively_model, 0.5)
-    zero_filters(lively_model, masks)
-    assert not _masked_values(lively_model, masks, with_norms=False).any()
-    assert _masked_values(lively_model, masks).any()
+    filters = [np.asarray(lively_model.get_layer(name).kernel).copy() for name in _convolutions(lively_model)]
+    zero_softly(lively_model, masks)
+    for name, before in zip(_convolutions(lively_model), filters, strict=True):
+        np.testing.assert_array_equal(np.asarray(lively_model.get_layer(name).kernel), before)
+    softly = lively_model(image)
+    apply_masks(lively_model, masks)
+    for name, output in lively_model(image).items():
+        np.testing.assert_allclose(np.asarray(softly[name]), np.asarray(output), atol=1e-4)
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+def test_softly_zeroed_channels_come_back(rng: np.random.Generator, normalised: bool) -> None:
+    """A step brings something back, and no more than the learning rate: with a zeroed filter it would be all."""
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(8, 3, name="a")(image)
+    x = keras.layers.BatchNormalization(name="a_bn")(x) if normalised else x
+    model = keras.Model(image, keras.layers.Conv2D(2, 1, name="head")(keras.layers.ReLU(name="end")(x)))
+    masks = plan(model, 0.5)
+    zero_softly(model, masks)
+    images, targets = rng.normal(size=(32, 8, 8, 3)), rng.normal(size=(32, 6, 6, 2))
+    channel = keras.Model(image, model.get_layer("end").output)
+
+    def strength() -> np.ndarray:
+        return np.asarray(channel(images, training=True)).std(axis=(0, 1, 2))[list(masks.channels["a"])]
+
+    assert (strength() < 1e-6).all()
+    model.compile(keras.optimizers.Adam(1e-3), "mse", jit_compile=False)
+    model.fit(images, targets, batch_size=32, epochs=1, verbose=0)
+    assert (strength() > 1e-5).all()
+    assert (strength() < 0.02).all()
+    model.fit(images, targets, batch_size=32, epochs=30, verbose=0)
+    assert strength().max() > 5e-3
 
 
 def test_masks_survive_json(tiny_model: keras.Model) -> None:

@@ -18,10 +18,13 @@ def test_when_it_prunes(name: Any, every: int, epochs: int, expected: list[int])
     assert schedule(epochs) == (True, 0.3)
 
 
-def test_the_polynomial_is_zhu_and_guptas() -> None:
-    schedule = pruning_schedule("polynomial", 0.4, 1, 8)
+def test_the_polynomial_is_zhu_and_guptas_and_full_one_pruning_before_the_end() -> None:
+    schedule = pruning_schedule("polynomial", 0.4, 1, 9)
     for epoch in range(1, 9):
         assert schedule(epoch)[1] == pytest.approx(0.4 * (1 - (1 - epoch / 8) ** 3), abs=1e-6)
+    schedule = pruning_schedule("polynomial", 0.4, 2, 7)
+    assert [schedule(epoch) for epoch in (6, 7)] == [(True, 0.4)] * 2
+    assert schedule(4)[1] < 0.4
 
 
 def test_a_constant_rate_is_not_spoilt_by_float32() -> None:

@@ -1,4 +1,5 @@
 import logging
+from typing import Any
 
 import keras
 import numpy as np
@@ -8,38 +9,40 @@ from lib.models import build
 from lib.pruning import SoftPruning, channel_sets
 
 
-def _zero_filters(model: keras.Model) -> int:
+def _zeros(model: keras.Model, attribute: str, names: str = "convolutions") -> int:
+    """Channels of which the weight is zero."""
     total = 0
     for item in channel_sets(model):
-        for name in item.convolutions:
-            kernel = np.asarray(model.get_layer(name).kernel)
-            total += int((~kernel.reshape(-1, kernel.shape[-1]).any(axis=0)).sum())
+        for name in getattr(item, names):
+            weight = np.asarray(getattr(model.get_layer(name), attribute))
+            total += int((~weight.reshape(-1, weight.shape[-1]).any(axis=0)).sum())
     return total
 
 
-def _zero_gammas(model: keras.Model) -> int:
-    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    return sum(int((np.asarray(layer.gamma) == 0).sum()) for layer in norms)
+def _train(model: keras.Model, rng: np.random.Generator) -> None:
+    """Stands for training: everything moves."""
+    for weight in model.trainable_weights:
+        weight.assign(np.asarray(weight) + rng.normal(0, 0.1, weight.shape))
 
 
-def test_prunes_every_few_epochs_and_for_good_after_the_last() -> None:
+@pytest.mark.parametrize("schedule", ["constant", "polynomial"])
+def test_prunes_every_few_epochs_and_for_good_after_the_last(rng: np.random.Generator, schedule: Any) -> None:
     model = build("eresfd", width_mult=8 / 256)
-    pruning = SoftPruning(0.5, "fpgm", "removable", every=2, first_epoch=10, last_epoch=14)
+    pruning = SoftPruning(0.5, "fpgm", "removable", 2, first_epoch=10, last_epoch=16, schedule=schedule)
     pruning.set_model(model)
-    pruned_after = []
-    rng = np.random.default_rng(0)
-    for epoch in range(10, 15):
-        for item in channel_sets(model):  # stands for training: everything moves
-            for name in item.convolutions:
-                kernel = model.get_layer(name).kernel
-                kernel.assign(np.asarray(kernel) + rng.normal(0, 0.1, kernel.shape))
+    pruned = {}
+    for epoch in range(10, 17):
+        _train(model, rng)
         pruning.on_epoch_end(epoch)
-        if _zero_filters(model):
-            pruned_after.append(epoch)
-        if epoch < 14:
-            assert _zero_gammas(model) == 0
-    assert pruned_after == [11, 13, 14]
-    assert _zero_gammas(model) == _zero_filters(model) > 0
+        if _zeros(model, "gamma", "norms"):
+            pruned[epoch] = _zeros(model, "gamma", "norms")
+        if epoch < 16:
+            assert _zeros(model, "kernel") == _zeros(model, "beta", "norms") == 0
+    assert list(pruned) == [11, 13, 15, 16]
+    full = sum(item.size // 2 * len(item.norms) for item in channel_sets(model))
+    assert pruned[15] == pruned[16] == full
+    assert (pruned[11] < full) == (schedule == "polynomial")
+    assert _zeros(model, "kernel") == _zeros(model, "beta", "norms") == full
 
 
 def test_counts_the_channels_that_came_back(tiny_model: keras.Model, caplog: pytest.LogCaptureFixture) -> None:
@@ -54,5 +57,5 @@ def test_counts_the_channels_that_came_back(tiny_model: keras.Model, caplog: pyt
         tiny_model.get_layer(name).kernel.assign(kernel)
     with caplog.at_level(logging.INFO):
         pruning.on_epoch_end(1)
-    assert "epoch 2: 1 channels pruned before came back" in caplog.text
+    assert "epoch 2: 1 channels set to zero; of the 1 before, 1 came back" in caplog.text
     assert pruning.masks.channels["conv3"] != (gone,)
