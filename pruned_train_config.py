@@ -50,11 +50,15 @@ config.TRAIN.batch_size = 16
 config.TRAIN.lr_value_every_step = (2e-3, 2e-4)  # Adam's rates, one more than steps (published: from 1e-3, x0.1)
 config.TRAIN.lr_decay_every_step = (500,)  # steps at which the next rate begins (published: 250k, 300k, 320k)
 config.TRAIN.weight_decay_factor = 5e-4  # decoupled; 0: off
+config.TRAIN.pruned_alpha = 0.0  # weight of the group-sparsity loss, until fine-tuning; 0: off
+config.TRAIN.pruned_ratio = 0.3  # share of each endpoint's channels that it pulls to zero, 0..1: one number, a list in
+# layer order (lib.pruning.endpoints), or names and patterns, {"context*": 0.5, "*": 0.2}
 
 # --- pruning -----------------------------------------------------------------------------------------------------
 config.PRUNE.rate = 0.3  # share of each set's channels, 0 <= rate < 1, or {"context*": 0.5, "stage?_*": 0.2}
 config.PRUNE.mode = "removable"  # tied channels go together; "per_layer": each convolution by itself, as published
 config.PRUNE.criterion = "fpgm"  # or "l1"
+config.PRUNE.schedule = "constant"  # the rate at every soft pruning; "polynomial": it grows from 0 to that
 config.PRUNE.epoch_prune = 2  # epochs between two soft prunings (published: 5)
 config.PRUNE.soft_epoch = 6  # epochs of soft pruning (published: 200)
 config.PRUNE.soft_lr = 1e-3

@@ -22,6 +22,7 @@ from lib.errors import ConfigError
 Stage = Literal["pretrain", "soft_prune", "finetune", "evaluate"]
 NetStructure = Literal["eresfd", "vgg_16", "resnet_v1_50", "resnet_v1_101", "MobilenetV2"]
 Rate = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
 LearningRate = Annotated[float, Field(gt=0)]
@@ -93,6 +94,8 @@ class Train(Section):
     norm: Literal["", "BN", "GN", "None"] = ""
     lock_basenet_bn: bool = False
     frozen_stages: Annotated[int, Field(ge=-1)] = -1
+    pruned_alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    pruned_ratio: Share | tuple[Share, ...] | list[Share] | dict[str, Share] = 0.3
     train_set_size: Count = 0
     val_set_size: Count = 0
     process_num: Positive = 2
@@ -163,6 +166,7 @@ class Prune(Section):
     rate: Rate | dict[str, Rate] = 0.3
     mode: Literal["removable", "per_layer"] = "removable"
     criterion: Literal["fpgm", "l1"] = "fpgm"
+    schedule: Literal["constant", "polynomial"] = "constant"
     epoch_prune: Positive = 5
     soft_epoch: Positive = 20
     soft_lr: LearningRate = 1e-3

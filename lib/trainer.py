@@ -18,7 +18,7 @@ from lib.data.wider import Record
 from lib.errors import ModelError
 from lib.losses import BoxLoss, ScoreLoss
 from lib.models import save, training_anchors
-from lib.pruning import HeldMasks
+from lib.pruning import GroupSparsity, HeldMasks
 
 logger = logging.getLogger(__name__)
 
@@ -33,12 +33,15 @@ class Trainer:
     Attributes:
         model: the detector.
         held: masks that the step keeps at zero; none at first.
+        sparsity: the group-sparsity loss; None where its weight in the settings is 0.
 
     """
 
     def __init__(self, model: keras.Model, config: Config) -> None:
         self.model, self.config = model, config
         self.held = HeldMasks(model, config.PRUNE.mode)
+        alpha, ratio = config.TRAIN.pruned_alpha, config.TRAIN.pruned_ratio
+        self.sparsity = GroupSparsity(model, alpha, ratio) if alpha else None
         optimizer = keras.optimizers.Adam(weight_decay=config.TRAIN.weight_decay_factor or None)
         optimizer.build(model.trainable_variables)  # inside the traced step it would cost a second trace
         # XLA on TensorFlow's CPU path is slower here than the plain graph, and takes longer to compile.

@@ -21,7 +21,7 @@ from lib.evaluation import IOU_THRESHOLD, evaluate
 from lib.files import read_json, write_json
 from lib.models import inference_model, load
 from lib.models.chosen import chosen_model
-from lib.pruning import Masks, SoftPruning, plan
+from lib.pruning import GroupSparsity, Masks, SoftPruning, plan
 from lib.runs import RunFolder
 from lib.trainer import Trainer
 
@@ -119,6 +119,8 @@ def run(
     keras.utils.set_random_seed(config.TRAIN.seed)
     start = chosen_model(config)
     plan(start, config.PRUNE.rate, config.PRUNE.criterion, config.PRUNE.mode)  # unfit rates fail now, not after hours
+    if config.TRAIN.pruned_alpha:
+        GroupSparsity(start, config.TRAIN.pruned_alpha, config.TRAIN.pruned_ratio).detach()  # unfit ratios likewise
     data = load_data(config)
     folder = RunFolder(config.MODEL.model_path)
     folder.open(config, fresh)
@@ -187,6 +189,8 @@ class _Stages:
         """Runs a stage from the outcome of the one before, or from its own last checkpoint, and saves its outcome."""
         if name != "imported":
             progress = self._prepare(name)
+            if self.trainer.sparsity:  # pulling at the channels that are left would only cost
+                self.trainer.sparsity.alpha = 0.0 if name == "finetune" else self.config.TRAIN.pruned_alpha
             stage = self._stage(name)
             epoch = progress["epoch"] if progress else stage.first_epoch
             train = self.trainer.dataset(self.data.train, augment=True, epoch=epoch)
@@ -253,8 +257,10 @@ class _Stages:
 
     def _soft_prune(self, stage: _Stage, train: FaceDataset, progress: dict[str, Any] | None) -> Masks:
         prune = self.config.PRUNE
-        last_epoch = stage.first_epoch + stage.epochs - 1
-        pruning = SoftPruning(prune.rate, prune.criterion, prune.mode, prune.epoch_prune, stage.first_epoch, last_epoch)
+        first_epoch, last_epoch = stage.first_epoch, stage.first_epoch + stage.epochs - 1
+        pruning = SoftPruning(
+            prune.rate, prune.criterion, prune.mode, prune.epoch_prune, first_epoch, last_epoch, prune.schedule
+        )
         if progress and "masks" in progress:
             pruning.masks = Masks.from_dict(progress["masks"])
         self._fit(stage, train, pruning)

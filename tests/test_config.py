@@ -26,6 +26,10 @@ def test_shipped_configs_are_sound(path: str) -> None:
         ("TRAIN.epoch=0", "greater than 0"),
         ("TRAIN.stages=pretrain,fly", "'finetune' or 'evaluate'"),
         ("PRUNE.rate=1.0", "less than 1"),
+        ("PRUNE.schedule=linear", "'constant' or 'polynomial'"),
+        ("TRAIN.pruned_alpha=-1", "greater than or equal to 0"),
+        ("TRAIN.pruned_ratio=1.5", "less than or equal to 1"),
+        ("TRAIN.pruned_ratio={'conv1': -0.1}", "greater than or equal to 0"),
         ("PRUNE.rate={'conv1': -0.1}", "greater than or equal to 0"),
         ("MODEL.net_structure=vgg", "'eresfd'"),
         ("TRAIN.lr_value_every_step=a,b", "valid number"),
@@ -50,6 +54,7 @@ def test_overrides_take_numbers_lists_mappings_and_text() -> None:
         "PRUNE.rate={'context*': 0.5}",
         "MODEL.model_path=007",
         "DATA.root_path=a, b=c",
+        "TRAIN.pruned_ratio=0.5,0.25,0",
     ):
         config.override(override)
     assert config.TRAIN.batch_size == 4
@@ -59,6 +64,10 @@ def test_overrides_take_numbers_lists_mappings_and_text() -> None:
     assert config.PRUNE.rate == {"context*": 0.5}
     assert config.MODEL.model_path == "007"
     assert config.DATA.root_path == "a, b=c"
+    assert config.TRAIN.pruned_ratio == (0.5, 0.25, 0)
+    for ratio in (0.5, [0.5, 0.25], {"conv*": 0.5, "*": 0}):
+        config.TRAIN.pruned_ratio = ratio
+        assert config.TRAIN.pruned_ratio == ratio
 
 
 @pytest.mark.parametrize(

@@ -107,3 +107,21 @@ def test_every_output_finds_its_loss(config: Config) -> None:
     }  # fmt: skip
     with pytest.raises(ModelError, match=r"no loss is known for the output 'age'"):
         losses_of(model("boxes", "age"), config)
+
+
+def test_the_group_sparsity_loss_joins_the_compiled_step(
+    tiny_model: keras.Model, config: Config, records: list[Record]
+) -> None:
+    config.TRAIN.pruned_alpha, config.TRAIN.pruned_ratio = 0.5, {"context*": 0.5, "*": 0.0}
+    trainer = Trainer(tiny_model, config)
+    assert trainer.sparsity is not None
+    data = trainer.dataset(records, augment=False)
+    with_it = trainer.validate(data)
+    step = tiny_model.test_function
+    trainer.sparsity.alpha = 0.0
+    without = trainer.validate(data)
+    assert tiny_model.test_function is step
+    terms = without["boxes_loss"] + without["scores_loss"]
+    assert without["loss"] == pytest.approx(terms, rel=1e-5)
+    assert with_it["loss"] > terms + 1e-3
+    assert with_it["boxes_loss"] == pytest.approx(without["boxes_loss"], rel=1e-6)

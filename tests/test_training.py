@@ -128,6 +128,9 @@ def test_faults_are_found_before_any_training(config: Config, tmp_path: Path) ->
     config.PRUNE.rate = {"nothing*": 0.3}
     fails(ConfigError, "nothing")
     config.PRUNE.rate = 0.5
+    config.TRAIN.pruned_alpha, config.TRAIN.pruned_ratio = 0.1, [0.5] * 19
+    fails(ConfigError, "lists 19 ratios, but the model has 55 endpoints: conv2, ")
+    config.TRAIN.pruned_alpha = 0.0
     config.MODEL.pretrained_model = str(tmp_path / "absent.keras")
     fails(ModelError, "no such file")
     image = keras.Input((8, 8, 3))
