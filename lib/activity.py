@@ -64,10 +64,7 @@ def active_by_weights(model: keras.Model, costs: list[LayerCost], rule: Rule = "
     for layer, inputs, output in graph.calls:
         masks[id(output)] = _mask_behind(layer, [masks.get(id(tensor)) for tensor in inputs], output, rule)
 
-    def mask_of(tensor: Any) -> Mask:
-        return masks[id(tensor)]
-
-    return _activities(graph, costs, mask_of)
+    return _activities(graph, costs, masks.__getitem__)
 
 
 def active_on_images(
@@ -88,28 +85,42 @@ def active_on_images(
         ValueError: there is no image.
 
     """
-    graph = _Graph(model)
-    tensors = {id(tensor): tensor for call in graph.counted for tensor in (call.input, call.endpoint)}
-    active = [
-        ops.any(ops.not_equal(tensor, 0), axis=tuple(range(1, len(tensor.shape) - 1))) for tensor in tensors.values()
-    ]
-    probe = keras.Model(model.inputs, active)
-    if keras.backend.backend() == "tensorflow":
-        probe.jit_compile = False  # XLA would compile anew at every image size
-    total: list[LayerActivity] = []
-    count = 0
-    for image in images_rgb:
-        count += 1
-        found = dict(zip(tensors, probe.predict_on_batch(image[None].astype(np.float32)), strict=True))
-
-        def mask_of(tensor: Any, found: dict[int, Any] = found) -> Mask:
-            return np.asarray(found[id(tensor)][0])
-
-        one = _activities(graph, costs, mask_of)
-        total = [_plus(a, b) for a, b in zip(total, one, strict=True)] if total else one
-    if not count:
+    probe = ActivityProbe(model, costs)
+    found = [probe(image[None]) for image in images_rgb]
+    if not found:
         raise ValueError("activity cannot be measured without an image")
-    return [LayerActivity(item.name, item.channels, item.active / count, item.macs / count) for item in total]
+    return _mean(found)
+
+
+class ActivityProbe:
+    """Measures activity as `active_on_images` does, on a model that may be in training.
+
+    Args:
+        model: a functional model.
+        costs: its `lib.cost.layer_costs`, at the input size that counts.
+
+    """
+
+    def __init__(self, model: keras.Model, costs: list[LayerCost]) -> None:
+        self._graph, self._costs = _Graph(model), costs
+        tensors = {id(tensor): tensor for call in self._graph.counted for tensor in (call.input, call.endpoint)}
+        active = [
+            ops.any(ops.not_equal(tensor, 0), axis=tuple(range(1, len(tensor.shape) - 1)))
+            for tensor in tensors.values()
+        ]
+        self._tensors = list(tensors)
+        self._probe = keras.Model(model.inputs, active)
+        if keras.backend.backend() == "tensorflow":
+            self._probe.jit_compile = False  # XLA would compile anew at every image size
+
+    def __call__(self, images_rgb: NDArray[Any]) -> list[LayerActivity]:
+        """Activity of every convolution and dense layer, the mean over images [B, H, W, 3], 0..255."""
+        found = self._probe.predict_on_batch(np.asarray(images_rgb, np.float32))
+        each = []
+        for index in range(len(images_rgb)):
+            masks = {key: np.asarray(value[index]) for key, value in zip(self._tensors, found, strict=True)}
+            each.append(_activities(self._graph, self._costs, masks.__getitem__))
+        return _mean(each)
 
 
 def cost_report(
@@ -226,12 +237,12 @@ def _mask_behind(layer: keras.layers.Layer, inputs: list[Mask | None], output: A
     return np.ones(channels or 1, bool)
 
 
-def _activities(graph: _Graph, costs: list[LayerCost], mask_of: Callable[[Any], Mask]) -> list[LayerActivity]:
-    """The counted layers' activity by the masks of their inputs and endpoints; of several uses the most active one."""
+def _activities(graph: _Graph, costs: list[LayerCost], mask_of: Callable[[int], Mask]) -> list[LayerActivity]:
+    """The counted layers' activity by the masks of tensors, by id; of several uses the most active one."""
     macs = {cost.name: cost.macs for cost in costs}
     result: dict[str, LayerActivity] = {}
     for call in graph.counted:
-        entering, leaving = mask_of(call.input), mask_of(call.endpoint)
+        entering, leaving = mask_of(id(call.input)), mask_of(id(call.endpoint))
         share = leaving.mean()
         if not isinstance(call.layer, layers.DepthwiseConv2D):
             share *= entering.mean()
@@ -242,5 +253,14 @@ def _activities(graph: _Graph, costs: list[LayerCost], mask_of: Callable[[Any], 
     return [result[cost.name] for cost in costs if cost.name in result]
 
 
-def _plus(a: LayerActivity, b: LayerActivity) -> LayerActivity:
-    return LayerActivity(a.name, a.channels, a.active + b.active, a.macs + b.macs)
+def _mean(found: Sequence[list[LayerActivity]]) -> list[LayerActivity]:
+    """The mean over images of the layers' activities."""
+    return [
+        LayerActivity(
+            items[0].name,
+            items[0].channels,
+            sum(item.active for item in items) / len(items),
+            sum(item.macs for item in items) / len(items),
+        )
+        for items in zip(*found, strict=True)
+    ]

@@ -8,7 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
+from numpy.typing import NDArray
 
+from lib.activity import ActivityProbe
+from lib.cost import layer_costs
 from lib.errors import TrainingError
 from lib.files import write_text
 from lib.models import save
@@ -103,6 +107,45 @@ class Validation(keras.callbacks.Callback):
         assert logs is not None
         losses = self.model.evaluate(self.dataset, return_dict=True, verbose=0)
         logs.update({f"val_{name}": float(value) for name, value in losses.items()})
+
+
+class ActivityLog(keras.callbacks.Callback):
+    """At the end of an epoch: which channels are still active on some images, and the multiply-accumulates they need.
+
+    Adds to the epoch's logs `mac_ratio`, the share 0..1 of the model's multiply-accumulates, and `pruning_loss`, what
+    the loss is more than its named terms: the group-sparsity loss. The active channels go to the log, by layer.
+
+    Args:
+        images_rgb: [B, H, W, 3], 0..255, B at least 1.
+
+    """
+
+    def __init__(self, images_rgb: NDArray[Any]) -> None:
+        super().__init__()
+        self.images_rgb = images_rgb
+        self.probe: ActivityProbe | None = None
+        self.full_macs = 0
+
+    def set_model(self, model: keras.Model) -> None:
+        super().set_model(model)
+        costs = layer_costs(model, *self.images_rgb.shape[1:3])
+        self.probe, self.full_macs = ActivityProbe(model, costs), sum(cost.macs for cost in costs)
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        assert logs is not None
+        assert self.probe is not None
+        found = self.probe(self.images_rgb)
+        logs["mac_ratio"] = sum(item.macs for item in found) / self.full_macs
+        terms = [value for name, value in logs.items() if name.endswith("_loss") and not name.startswith("val_")]
+        logs["pruning_loss"] = float(logs["loss"] - np.sum(terms))
+        fewer = [f"{item.name} {item.active:g} of {item.channels}" for item in found if item.active < item.channels]
+        logger.info(
+            "epoch %d: %.2f %% of the MACs are active; channels: %s%d layers with all",
+            epoch + 1,
+            100 * logs["mac_ratio"],
+            "".join(f"{text}, " for text in fewer),
+            len(found) - len(fewer),
+        )
 
 
 class Checkpoint(keras.callbacks.Callback):

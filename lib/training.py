@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from lib.callbacks import Checkpoint, PiecewiseRate, StopOnNonFinite, Validation
+from lib.callbacks import ActivityLog, Checkpoint, PiecewiseRate, StopOnNonFinite, Validation
 from lib.config import Config
 from lib.cost import count_macs, count_parameters, zero_share
 from lib.data.loader import FaceDataset
@@ -250,10 +250,18 @@ class _Stages:
             StopOnNonFinite(self.folder),
             *([pruning] if pruning else []),
             *recalibration,
+            *self._activity_log(),
             Validation(self.trainer.dataset(self.data.val, augment=False)),
             Checkpoint(self.folder, stage.name, more_state),
         ]
         self.trainer.fit(train, last, callbacks, self.verbose)
+
+    def _activity_log(self) -> list[ActivityLog]:
+        """Where the group-sparsity loss is at work: what it switches off, on the first batch of validation images."""
+        if not self.trainer.sparsity:
+            return []
+        images, _ = self.trainer.dataset(self.data.val, augment=False)[0]
+        return [ActivityLog(images)]
 
     def _soft_prune(self, stage: _Stage, train: FaceDataset, progress: dict[str, Any] | None) -> Masks:
         prune = self.config.PRUNE

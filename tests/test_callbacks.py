@@ -1,3 +1,4 @@
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -6,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from lib.callbacks import Checkpoint, DatasetEpoch, PiecewiseRate, StopOnNonFinite, Validation
+from lib.callbacks import ActivityLog, Checkpoint, DatasetEpoch, PiecewiseRate, StopOnNonFinite, Validation
 from lib.errors import TrainingError
 from lib.files import read_json
 from lib.runs import RunFolder
@@ -89,6 +90,24 @@ def test_validation_adds_its_terms_to_the_logs(linear: keras.Model) -> None:
     logs: dict[str, Any] = {"loss": 3.0}
     _with_model(Validation(Data()), linear).on_epoch_end(0, logs)
     assert logs["val_loss"] == pytest.approx(float(((np.asarray(linear(np.ones((1, 2)))) - 1) ** 2).item()), rel=1e-5)
+
+
+def test_active_channels_and_their_macs_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 1, activation="relu", use_bias=False, name="first")(image)
+    model = keras.Model(image, keras.layers.Conv2D(2, 3, name="last")(x))
+    model.get_layer("first").kernel.assign(np.tile(np.array([1.0, -1.0, 0.0, 2.0]), (1, 1, 3, 1)))
+    callback = _with_model(ActivityLog(np.full((2, 8, 8, 3), 9, np.uint8)), model)
+    logs: dict[str, Any] = {"loss": 3.5, "a_loss": 1.0, "b_loss": 2.0, "val_a_loss": 7.0}
+    with caplog.at_level(logging.INFO):
+        callback.on_epoch_end(0, logs)
+    first, last = 8 * 8 * 3 * 4, 6 * 6 * 9 * 4 * 2
+    assert logs["mac_ratio"] == pytest.approx((first / 2 + last / 2) / (first + last))
+    assert logs["pruning_loss"] == pytest.approx(0.5)
+    assert "50.00 % of the MACs are active; channels: first 2 of 4, 1 layers with all" in caplog.text
+    model.get_layer("first").kernel.assign(np.ones((1, 1, 3, 4)))
+    callback.on_epoch_end(1, logs)
+    assert logs["mac_ratio"] == 1
 
 
 def test_checkpoints_state_and_history(tmp_path: Path, linear: keras.Model) -> None:
