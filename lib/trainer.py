@@ -39,11 +39,11 @@ class Trainer:
 
     def __init__(self, model: keras.Model, config: Config) -> None:
         self.model, self.config = model, config
-        self.held = HeldMasks(model, config.PRUNE.mode)
         alpha, ratio = config.TRAIN.pruned_alpha, config.TRAIN.pruned_ratio
         self.sparsity = GroupSparsity(model, alpha, ratio) if alpha else None
         optimizer = keras.optimizers.Adam(weight_decay=config.TRAIN.weight_decay_factor or None)
         optimizer.build(model.trainable_variables)  # inside the traced step it would cost a second trace
+        self.held = HeldMasks(model, config.PRUNE.mode, optimizer)
         # XLA on TensorFlow's CPU path is slower here than the plain graph, and takes longer to compile.
         jit = False if keras.backend.backend() == "tensorflow" else "auto"
         model.compile(optimizer, loss=losses_of(model, config), jit_compile=jit)

@@ -114,16 +114,22 @@ class HeldMasks:
     The masks are constraints on the variables, so they act inside the compiled training step, after every update,
     whatever the optimiser adds (momentum, weight decay). Make this before the step is compiled; masks can then change
     without compiling again. Nothing of it is saved with the model.
+
+    Args:
+        optimizer: needed if it averages weights (`use_ema`), so that the averages are held too. It must be built.
+
     """
 
-    def __init__(self, model: keras.Model, mode: Mode) -> None:
+    def __init__(self, model: keras.Model, mode: Mode, optimizer: keras.optimizers.Optimizer | None = None) -> None:
         self.model = model
         self.mode = mode
         self._constraints: dict[int, list[_Keep]] = {}
+        averages = _averages(optimizer)
         for port in ChannelGraph(model).ports.values():
             if port.kind in ("make", "depthwise", "norm"):
                 for variable in written(port.layer, port.kind):
-                    keep = variable.constraint = _Keep(_channel_shape(variable, port.outward))
+                    keep = _Keep(_channel_shape(variable, port.outward), averages.get(id(variable)))
+                    variable.constraint = keep
                     self._constraints.setdefault(id(port.layer), []).append(keep)
 
     def hold(self, masks: Masks) -> None:
@@ -134,6 +140,7 @@ class HeldMasks:
         for port, off in _off(self.model, masks):
             for keep in self._constraints[id(port.layer)]:
                 keep.kept.assign(~off.reshape(keep.kept.shape))
+                keep.hold_average()
 
     def release(self) -> None:
         """Lets all channels move again."""
@@ -144,11 +151,28 @@ class HeldMasks:
 class _Keep(keras.constraints.Constraint):
     """Zero where `kept` is False; its shape is that of the variable's last axes."""
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    def __init__(self, shape: tuple[int, ...], average: keras.Variable | None = None) -> None:
         self.kept = keras.Variable(np.ones(shape, bool), trainable=False, dtype="bool", name="kept")
+        self.average = average
 
     def __call__(self, w: Any) -> Any:
+        self.hold_average()  # the optimiser has just averaged what had not come through here yet
         return ops.where(self.kept, w, ops.zeros_like(w))
+
+    def hold_average(self) -> None:
+        if self.average is not None:
+            self.average.assign(ops.where(self.kept, self.average, ops.zeros_like(self.average)))
+
+
+def _averages(optimizer: keras.optimizers.Optimizer | None) -> dict[int, keras.Variable]:
+    """The moving averages that an optimiser keeps, by the id of the variable."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # inside the scaling of the loss for float16
+    if optimizer is None or not optimizer.use_ema:
+        return {}
+    if not optimizer.built:
+        raise ModelError("the optimiser that averages weights must be built before masks can be held")
+    pairs = zip(optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True)
+    return {id(variable): average for variable, average in pairs if average is not None}
 
 
 def _member_scores(placed: SetMap, found: PlacedSet, criterion: str) -> list[FloatArray]:
