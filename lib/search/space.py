@@ -16,6 +16,7 @@ Kept = tuple[int, ...]
 """Channels that stay, in the order of the space's sets."""
 
 _BISECTIONS = 40
+_OFFSETS = np.arange(0.5, 10_000) * 0.6180339887498949 % 1  # the golden ratio spreads any number of sets evenly
 
 
 class Space:
@@ -62,6 +63,10 @@ class Space:
             for group in groups
         ]
         self._whole = [name in branches for name in groups]
+        self._membership = np.zeros((len(self.sizes), len(groups)))
+        for column, members in enumerate(self._members):
+            self._membership[members, column] = 1
+        self._group_sizes = self.sizes @ self._membership
         self._least = np.ones(len(self.sizes), int)
         for members, whole in zip(self._members, self._whole, strict=True):
             if whole:
@@ -81,7 +86,12 @@ class Space:
         return abs(self.share(kept) - target) <= self.tolerance + 1e-12
 
     def counts(self, rates: FloatArray) -> Kept:
-        """Channels that stay at the given rate of each group, [groups]: floor(rate * channels) of each set go."""
+        """Channels that stay at the given rate of each group, [groups].
+
+        Of each set rate * channels go, rounded down or up. At which fraction a set is rounded up differs from set to
+        set: with equal sets all losing a channel at the same rate (as published: floor), a group of 4 channels a set
+        would know four rates, and budgets would be met by accident.
+        """
         kept = self.sizes.copy()
         for rate, members, whole in zip(rates, self._members, self._whole, strict=True):
             sizes = self.sizes[members]
@@ -89,14 +99,13 @@ class Space:
                 left_to_remove = int(rate * sizes.sum() + 1e-9)
                 gone = np.clip(left_to_remove - np.concatenate([[0], np.cumsum(sizes)[:-1]]), 0, sizes)
             else:
-                gone = np.floor(rate * sizes + 1e-9).astype(int)
+                gone = np.floor(rate * sizes + _OFFSETS[: len(sizes)] + 1e-9).astype(int)
             kept[members] = np.maximum(sizes - gone, self._least[members])
         return tuple(kept.tolist())
 
-    def rates(self, kept: Kept) -> FloatArray:
-        """The share of each group's channels that a plan takes away, [groups]."""
-        left = np.array(kept)
-        return np.array([1 - left[members].sum() / self.sizes[members].sum() for members in self._members])
+    def rates(self, kept: Kept | Sequence[Kept]) -> FloatArray:
+        """The share of each group's channels that a plan takes away, [groups]; of n plans, [n, groups]."""
+        return 1 - np.asarray(kept) @ self._membership / self._group_sizes
 
     def path(self, directions: FloatArray, distance: FloatArray) -> FloatArray:
         """Rates [n, groups] at a distance [n], 0..2, along directions [n, groups], each 0..1 with 1 the largest.

@@ -1,0 +1,148 @@
+"""Which point to try next: Gaussian process regression and expected improvement over sampled candidates.
+
+Light on purpose: the process' hyperparameters are fitted now and then and on few points, a proposal conditions it on
+at most some hundred, and the acquisition is evaluated for all candidates at once instead of being descended.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import scipy.optimize
+import scipy.stats
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Kernel, Matern, WhiteKernel
+
+from lib.boxes import FloatArray
+
+FITTED_POINTS = 100  # hyperparameters are fitted on at most so many
+CONDITIONED_POINTS = 400  # a proposal is conditioned on at most so many
+CANDIDATES = 1000
+_GROWTH = 1.25  # hyperparameters are fitted again when there are so many times more points
+_ITERATIONS = 20
+
+
+@dataclass
+class Proposer:
+    """Proposes points to evaluate next, for minimising.
+
+    The same points, values and generator give the same proposals: between calls only what they determine is kept.
+
+    Args:
+        dimensions: of a point; every coordinate lies within 0..1.
+        project: brings points [n, d] to where they may be, for example onto a budget.
+        alpha: added to the kernel matrix' diagonal, in variances of the values: noise that is there at least.
+        beta: None: expected improvement. A number: mean - beta * deviation is minimised instead.
+
+    """
+
+    dimensions: int
+    project: Callable[[FloatArray], FloatArray]
+    alpha: float = 1e-4
+    beta: float | None = None
+    _kernels: dict[int, Kernel] = field(default_factory=dict, repr=False)
+
+    def random(self, count: int, rng: np.random.Generator) -> FloatArray:
+        """Points [count, d]: half of them uniform, half with most coordinates small."""
+        powers = np.where(np.arange(count) % 2, 3.0, 1.0)[:, None]
+        return self.project(rng.uniform(size=(count, self.dimensions)) ** powers)
+
+    def propose(
+        self,
+        points: FloatArray,
+        values: FloatArray,
+        pending: FloatArray,
+        rng: np.random.Generator,
+        eligible: NDArray[np.bool_] | None = None,
+        count: int = 200,
+    ) -> FloatArray:
+        """The `count` most promising of the candidates, [count, d], best first.
+
+        Args:
+            points: evaluated points [n, d], in the order of evaluation.
+            values: their values [n], finite.
+            pending: points [m, d] that are being evaluated; they are taken to turn out as expected.
+            eligible: which of the points are to be improved on, [n]; None: all. The others only inform.
+
+        """
+        scaled = _scaled(values)
+        model = self._conditioned(points, scaled, self._kernel(points, values))
+        if len(pending):
+            expected = np.concatenate([scaled, model.predict(pending)])
+            model = self._conditioned(np.concatenate([points, pending]), expected, model.kernel)
+        rivals = points if eligible is None or not eligible.any() else points[eligible]
+        leaders = rivals[np.argsort(model.predict(rivals), kind="stable")[:5]]
+        incumbent = model.predict(leaders).min()
+        candidates = np.concatenate([self.random(CANDIDATES // 2, rng), self._near(leaders, CANDIDATES // 2, 0.2, rng)])
+        merits = self._merits(model, candidates, incumbent)
+        for spread in (0.05, 0.015):
+            best = candidates[np.argsort(-merits, kind="stable")[:10]]
+            closer = self._near(best, CANDIDATES // 5, spread, rng)
+            candidates = np.concatenate([candidates, closer])
+            merits = np.concatenate([merits, self._merits(model, closer, incumbent)])
+        return candidates[np.argsort(-merits, kind="stable")[:count]]
+
+    def _near(self, centres: FloatArray, count: int, spread: float, rng: np.random.Generator) -> FloatArray:
+        """Points around the centres; each moves in about half of its coordinates, by a distance up to `spread`."""
+        chosen = centres[rng.integers(len(centres), size=count)]
+        moved = rng.uniform(size=chosen.shape) < 0.5
+        distance = spread * rng.uniform(0.1, 1, size=(count, 1))
+        return self.project(np.clip(chosen + moved * distance * rng.normal(size=chosen.shape), 0, 1))
+
+    def _merits(self, model: GaussianProcessRegressor, candidates: FloatArray, incumbent: float) -> FloatArray:
+        mean, deviation = model.predict(candidates, return_std=True)
+        if self.beta is not None:
+            return self.beta * deviation - mean
+        deviation = np.maximum(deviation, 1e-9)
+        gain = (incumbent - mean) / deviation
+        return deviation * (gain * scipy.stats.norm.cdf(gain) + scipy.stats.norm.pdf(gain))
+
+    def _kernel(self, points: FloatArray, values: FloatArray) -> Kernel:
+        """Fitted to the first so many points, the number growing in steps: a restart comes to the same one."""
+        fitted = start = max(2 * self.dimensions, 4)
+        while (grown := int(np.ceil(fitted * _GROWTH))) <= len(points):
+            fitted = grown
+        noise = WhiteKernel(1e-2, (1e-6, 1.0))
+        kernel = ConstantKernel(1.0, (1e-1, 1e2)) * Matern(np.full(self.dimensions, 0.5), (5e-2, 1e1), nu=2.5) + noise
+        if len(points) < start:
+            return kernel
+        if fitted not in self._kernels:
+            scaled = _scaled(values[:fitted])
+            chosen = _thinned(scaled, FITTED_POINTS)
+            process = GaussianProcessRegressor(kernel, alpha=self.alpha, optimizer=_few_steps)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                self._kernels[fitted] = process.fit(points[chosen], scaled[chosen]).kernel_
+        return self._kernels[fitted]
+
+    def _conditioned(self, points: FloatArray, values: FloatArray, kernel: Kernel) -> GaussianProcessRegressor:
+        chosen = _thinned(values, CONDITIONED_POINTS)
+        return GaussianProcessRegressor(kernel, alpha=self.alpha, optimizer=None).fit(points[chosen], values[chosen])
+
+
+def _scaled(values: FloatArray) -> FloatArray:
+    """Mean 0 and variance 1; the worst values are cut off first, because how bad they are does not matter."""
+    low, middle = np.quantile(values, [0, 0.5])
+    cut = np.minimum(values, middle + 2 * (middle - low) + 1e-12)
+    return (cut - cut.mean()) / (cut.std() or 1.0)
+
+
+def _thinned(values: FloatArray, count: int) -> NDArray[np.int64]:
+    """Indices of at most `count` values: the best half of them, and the others evenly over the rest, as they came."""
+    if len(values) <= count:
+        return np.arange(len(values))
+    order = np.argsort(values, kind="stable")
+    rest = np.sort(order[count // 2 :])
+    spread = rest[np.linspace(0, len(rest) - 1, count - count // 2).astype(int)]
+    return np.sort(np.concatenate([order[: count // 2], spread]))
+
+
+def _few_steps(objective: Callable[..., object], start: FloatArray, bounds: FloatArray) -> tuple[FloatArray, float]:
+    """An optimiser for scikit-learn: one descent of a few steps."""
+    result = scipy.optimize.minimize(
+        objective, start, jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": _ITERATIONS}
+    )
+    return result.x, result.fun
