@@ -2,9 +2,11 @@
 
 from lib.pruning.channels import ChannelSet, channel_sets
 from lib.pruning.dead import combine, dead_channels
-from lib.pruning.masks import HeldMasks, Masks, apply_masks, plan, zero_softly
+from lib.pruning.masks import HeldMasks, Masks, apply_masks, zero_softly
+from lib.pruning.planning import plan, plan_kept
 from lib.pruning.prediction import Cost, CostModel
 from lib.pruning.schedule import pruning_schedule
+from lib.pruning.shrink import largest_difference, shrink
 from lib.pruning.soft import SoftPruning
 from lib.pruning.sparsity import GroupSparsity, endpoints
 
@@ -21,7 +23,10 @@ __all__ = [
     "combine",
     "dead_channels",
     "endpoints",
+    "largest_difference",
     "plan",
+    "plan_kept",
     "pruning_schedule",
+    "shrink",
     "zero_softly",
 ]

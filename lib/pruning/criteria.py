@@ -45,9 +45,8 @@ def combined(scores: Sequence[FloatArray]) -> FloatArray:
     return np.mean([score / mean if (mean := score.mean()) > 0 else score for score in scores], axis=0)
 
 
-def lowest(scores: FloatArray, rate: float) -> tuple[int, ...]:
-    """Indices of the floor(rate * n) lowest scores, ascending; of equal scores the first goes first."""
-    count = int(rate * len(scores) + 1e-9)  # 0.29 * 100 is 28.999... in floating point, and means 29
+def lowest(scores: FloatArray, count: int) -> tuple[int, ...]:
+    """Indices of the `count` lowest scores, ascending; of equal scores the first goes first."""
     return tuple(sorted(np.argsort(scores, kind="stable")[:count].tolist()))
 
 

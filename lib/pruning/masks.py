@@ -1,20 +1,17 @@
-"""Masks: which channels are off. Planned from scores, applied once, or held at zero while training goes on."""
+"""Masks: which channels are off. Applied once, or held at zero while training goes on."""
 
 from collections.abc import Mapping, Sized
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from lib.boxes import FloatArray
-from lib.errors import ConfigError, ModelError
-from lib.pruning.channels import Mode, PlacedSet, SetMap
-from lib.pruning.criteria import CRITERIA, combined, lowest
+from lib.errors import ModelError
+from lib.pruning.channels import Mode, SetMap
 from lib.pruning.graph import BoolArray, ChannelGraph, Ports
-from lib.pruning.rules import filters_of, written
+from lib.pruning.rules import written
 from lib.pruning.silence import Silence, silence
 
 DOOR = 1e-6  # the offset of a softly zeroed channel: nothing beside its neighbours, and above zero
@@ -44,31 +41,6 @@ class Masks:
     def from_dict(cls, content: Mapping[str, Any]) -> "Masks":
         channels = {name: tuple(indices) for name, indices in content["channels"].items()}
         return cls(content["mode"], channels, tuple(content.get("protected", ())))
-
-
-def plan(
-    model: keras.Model,
-    rates: float | Mapping[str, float],
-    criterion: str = "fpgm",
-    mode: Mode = "removable",
-) -> Masks:
-    """Chooses the floor(rate * channels) least important channels of every set, by the model's present weights.
-
-    Args:
-        rates: one rate, 0 <= rate < 1, or a mapping from patterns of set names ("context*") to rates; sets that no
-            pattern matches keep all channels.
-        criterion: "fpgm" or "l1".
-
-    Raises:
-        ConfigError: a rate out of range, a pattern that matches nothing, or a set that two patterns match.
-
-    """
-    placed = SetMap(ChannelGraph(model), mode)
-    rate_of = _rate_by_set([found.item.name for found in placed.sets], rates)
-    chosen = {}
-    for found in placed.sets:
-        chosen[found.item.name] = lowest(combined(_member_scores(placed, found, criterion)), rate_of[found.item.name])
-    return Masks(mode, chosen)
 
 
 def apply_masks(model: keras.Model, masks: Masks) -> None:
@@ -173,36 +145,6 @@ def _averages(optimizer: keras.optimizers.Optimizer | None) -> dict[int, keras.V
         raise ModelError("the optimiser that averages weights must be built before masks can be held")
     pairs = zip(optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True)
     return {id(variable): average for variable, average in pairs if average is not None}
-
-
-def _member_scores(placed: SetMap, found: PlacedSet, criterion: str) -> list[FloatArray]:
-    """[size] each: what every member says about the set's channels."""
-    members: list[FloatArray] = []
-    index_of = np.full(placed.slots, -1)
-    index_of[found.slots] = np.arange(found.item.size)
-    for port in placed.makers():
-        index = index_of[placed.slot_of[port.outward]]
-        if (mine := index >= 0).any():
-            scores = CRITERIA[criterion](filters_of(port.layer))
-            members.append(np.bincount(index[mine], scores[mine], minlength=found.item.size).astype(np.float64))
-    return members
-
-
-def _rate_by_set(names: list[str], rates: float | Mapping[str, float]) -> dict[str, float]:
-    patterns = rates if isinstance(rates, Mapping) else {"*": rates}
-    result = dict.fromkeys(names, 0.0)
-    matched: dict[str, str] = {}
-    for pattern, rate in patterns.items():
-        if not 0 <= rate < 1:
-            raise ConfigError(f"the pruning rate of {pattern!r} must be at least 0 and below 1, got {rate}")
-        hits = [name for name in names if fnmatchcase(name, pattern)]
-        if not hits:
-            raise ConfigError(f"no set of channels is called {pattern!r}; known: {', '.join(names)}")
-        for name in hits:
-            if name in matched:
-                raise ConfigError(f"{name} has two pruning rates, by {matched[name]!r} and by {pattern!r}")
-            matched[name], result[name] = pattern, float(rate)
-    return result
 
 
 def resolve(graph: ChannelGraph, masks: Masks) -> tuple[BoolArray, Silence | None]:

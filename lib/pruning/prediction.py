@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import keras
 import numpy as np
 
+from lib.boxes import FloatArray
 from lib.cost import is_learned, kernels, positions_of
 from lib.errors import ConfigError
 from lib.pruning.channels import ChannelSet, PlacedSet, SetMap
@@ -48,13 +50,11 @@ class CostModel:
         self._index = {item.name: number for number, item in enumerate(self.sets)}
         self._sizes = np.array([found.item.size for found in self._placed], np.int64)
         self._rows = _weight_rows(self._graph, self._placed, height_px, width_px)
-        self._parameter_factor = np.array([row.constant * row.learned for row in self._rows], np.float64)
-        self._mac_factor = np.array([row.constant * row.positions for row in self._rows], np.float64)
+        self._factors = _factors(self._rows, frozenset())
         # The number of channels on an axis is a weighted sum of the sets' kept channels, plus those that always stay.
-        # In float64, which is exact up to 2^53 and multiplies matrices far faster than integers do.
         self._sums = [np.array([row.axes[axis][0] for row in self._rows], np.float64) for axis in (0, 1)]
         self._always = [np.array([row.axes[axis][1] for row in self._rows]) for axis in (0, 1)]
-        self._without: dict[bytes, tuple[BoolArray, BoolArray]] = {}
+        self._without: dict[bytes, tuple[BoolArray, FloatArray]] = {}
         self.full = self.of({})
 
     def of(self, kept: Mapping[str, int]) -> Cost:
@@ -72,25 +72,24 @@ class CostModel:
             if not 0 <= count <= self._sizes[number]:
                 raise ConfigError(f"{name} has {self._sizes[number]} channels and cannot keep {count}")
             counts[number] = count
-        stays: BoolArray | int = 1
+        factors = self._factors
         if not counts.all():
-            present, stays = self._after(counts == 0)
+            present, factors = self._after(counts == 0)
             counts = counts * present
-        values = stays * (self._sums[0] @ counts + self._always[0]) * (self._sums[1] @ counts + self._always[1])
-        return Cost(int(values @ self._parameter_factor), int(values @ self._mac_factor))
+        values = (self._sums[0] @ counts + self._always[0]) * (self._sums[1] @ counts + self._always[1])
+        parameters, macs = factors @ values
+        return Cost(int(parameters), int(macs))
 
-    def _after(self, emptied: BoolArray) -> tuple[BoolArray, BoolArray]:
-        """(which sets still have channels, which weights are still there) once these sets are emptied."""
+    def _after(self, emptied: BoolArray) -> tuple[BoolArray, FloatArray]:
+        """Once these sets are emptied: which sets still have channels, and each weight's factors."""
         key = emptied.tobytes()
         if key not in self._without:
-            graph = self._graph
-            masked = np.zeros(graph.classes, bool)
+            masked = np.zeros(self._graph.classes, bool)
             for number in np.flatnonzero(emptied):
                 masked[self._placed[number].slots] = True
-            result = silence(graph, masked)
+            result = silence(self._graph, masked)
             present = np.array([bool(result.alive[found.slots].any()) for found in self._placed])
-            gone = {id(graph.steps[position].layer) for position in result.dead | result.scaled}
-            self._without[key] = (present, np.array([row.layer not in gone for row in self._rows]))
+            self._without[key] = (present, _factors(self._rows, result.dead | result.scaled))
         return self._without[key]
 
 
@@ -99,17 +98,29 @@ class _WeightRow:
     """One weight: constant * channels on its first axis of channels * channels on its second.
 
     Attributes:
-        layer: id of its layer.
+        positions: position of each call of its layer -> how often the weight is multiplied with there, for an image;
+            0 if it is no kernel.
         axes: for each of the two, (how often each set's channels are on it, how many others are).
-        positions: how often the weight is multiplied with, for an image; 0 if it is no kernel.
 
     """
 
-    layer: int
     constant: int
     learned: bool
-    positions: int
+    positions: dict[int, int]
     axes: tuple[tuple[IntArray, int], tuple[IntArray, int]]
+
+
+def _factors(rows: list[_WeightRow], gone: frozenset[int]) -> FloatArray:
+    """[2, weights]: what the product of a weight's channels is multiplied with for its parameters and its MACs.
+
+    In float64, which is exact up to 2^53 and multiplies matrices far faster than integers do.
+    """
+    parameters, macs = [], []
+    for row in rows:
+        left = row.positions.keys() - gone
+        parameters.append(row.constant if row.learned and left else 0)
+        macs.append(row.constant * sum(row.positions[position] for position in left))
+    return np.array([parameters, macs], np.float64)
 
 
 def _weight_rows(graph: ChannelGraph, placed: list[PlacedSet], height_px: int, width_px: int) -> list[_WeightRow]:
@@ -124,17 +135,19 @@ def _weight_rows(graph: ChannelGraph, placed: list[PlacedSet], height_px: int, w
         counts = np.bincount(set_of[graph.class_of[numbers]], minlength=len(placed) + 1)
         return counts[:-1] // sizes[:-1], int(counts[-1])
 
+    calls: dict[int, dict[int, int]] = {}  # id of a layer -> position of each of its calls -> output positions
+    for position, step in enumerate(graph.steps):
+        calls.setdefault(id(step.layer), {})[position] = positions_of(shapes[step.call.outputs[0]])
     rows = []
     for layer in {id(step.layer): step.layer for step in graph.steps if isinstance(step.layer, keras.Layer)}.values():
-        outputs = [shapes[step.call.outputs[0]] for step in graph.steps if step.layer is layer]
         multiplied = {id(weight) for weight in kernels(layer)}
         port = graph.ports.get(id(layer))
-        described = (
-            weight_axes(layer, port.inward, port.outward) if port else [(weight, {}) for weight in layer.weights]
-        )
+        described: list[tuple[Any, dict[int, Any]]] = [(weight, {}) for weight in layer.weights]
+        if port:
+            described = weight_axes(layer, port.inward, port.outward)
         for weight, axes in described:
             constant = prod(size for number, size in enumerate(weight.shape) if number not in axes)
-            positions = sum(positions_of(shape) for shape in outputs) if id(weight) in multiplied else 0
+            positions = {at: count * (id(weight) in multiplied) for at, count in calls[id(layer)].items()}
             first, second, *_ = [*(axis(numbers) for numbers in axes.values()), none, none]
-            rows.append(_WeightRow(id(layer), constant, is_learned(weight), positions, (first, second)))
+            rows.append(_WeightRow(constant, is_learned(weight), positions, (first, second)))
     return rows

@@ -16,8 +16,8 @@ class Silence:
 
     Attributes:
         alive: by class, whether any channel of it is left; those that are not are gone from every layer.
-        off: id of each layer that makes or normalises channels -> its channels that are zero at every input.
-        dead: positions of the calls of which nothing is left.
+        off: id of each layer that makes or normalises channels -> those of its channels that are gone.
+        dead: positions of the calls of which nothing is left, or that nothing reads any more.
         scaled: positions of the fusions that one operand is left of; all they still do is to scale it.
 
     """
@@ -36,15 +36,20 @@ class _State:
     stuck: BoolArray
 
     @property
-    def dead(self) -> bool:
-        return bool((self.zero | self.stuck).all())
+    def idle(self) -> BoolArray:
+        return self.zero | self.stuck
+
+    @classmethod
+    def lively(cls, channels: int) -> "_State":
+        return cls(np.zeros(channels, bool), np.zeros(channels, bool))
 
 
 def silence(graph: ChannelGraph, masked: BoolArray) -> Silence:
     """Follows masked classes through the model.
 
     A convolution of which no input is left is silent and goes too, then whatever it alone fed. An addition goes on
-    with the operands that are left, a concatenation with the others' channels.
+    with the operands that are left, a concatenation with the others' channels. What nothing reads any more goes as
+    well.
 
     Args:
         masked: by class, True for the channels that are off.
@@ -53,45 +58,54 @@ def silence(graph: ChannelGraph, masked: BoolArray) -> Silence:
         ConfigError: without these channels the model cannot compute its outputs; the place is named.
 
     """
-    states: dict[int, _State] = {}
-    for number in graph.calls.inputs:
-        nothing = np.zeros(len(graph.channels[number]), bool)
-        states[number] = _State(nothing, nothing)
+    states = {number: _State.lively(len(graph.channels[number])) for number in graph.calls.inputs}
     off: dict[int, BoolArray] = {}
-    dead = set()
-    alive = np.zeros(graph.classes, bool)
-    for number in graph.calls.inputs:
-        alive[graph.class_of[graph.channels[number]]] = True
-    for position, step in enumerate(graph.steps):
+    for step in graph.steps:
         ins = [states[number] for number in step.call.inputs]
         if step.kind == "opaque":
-            if any((state.zero | state.stuck).any() for state in ins):
+            if any(state.idle.any() for state in ins):
                 raise _cannot(step, "reads channels of which nothing would be left")
-            for number in step.call.outputs:
-                nothing = np.zeros(len(graph.channels[number]), bool)
-                states[number] = _State(nothing, nothing)
-                alive[graph.class_of[graph.channels[number]]] = True
+            states.update({number: _State.lively(len(graph.channels[number])) for number in step.call.outputs})
             continue
         state = states[step.call.outputs[0]] = _behind(graph, step, ins, masked)
         if step.kind in ("make", "depthwise", "norm"):
-            if id(step.layer) in off and (off[id(step.layer)] != state.zero).any():
+            if id(step.layer) in off and (off[id(step.layer)] != state.idle).any():
                 raise _cannot(step, "is used in several places, and would be left in some of them only")
-            off[id(step.layer)] = state.zero
-        if step.kind in ("make", "depthwise"):
-            alive[graph.class_of[graph.channels[step.call.outputs[0]][~state.zero]]] = True
-        if state.dead:
-            dead.add(position)
+            off[id(step.layer)] = state.idle
     for number in graph.calls.outputs:
-        if (states[number].zero | states[number].stuck).any():
+        if states[number].idle.any():
             name = next(step.layer.name for step in graph.steps if number in step.call.outputs)
             raise ConfigError(f"these masks cut an output off from the input: nothing would be left to feed {name}")
+
+    left = _left(graph, {number for number, state in states.items() if not state.idle.all()})
+    dead = frozenset(range(len(graph.steps))) - left
+    alive = np.zeros(graph.classes, bool)
+    for number in graph.calls.inputs:
+        alive[graph.class_of[graph.channels[number]]] = True
+    for step in (graph.steps[position] for position in left):
+        if step.kind in ("make", "depthwise", "opaque"):
+            for number in step.call.outputs:
+                alive[graph.class_of[graph.channels[number][~states[number].idle]]] = True
+    used = {id(graph.steps[position].layer) for position in left}
+    off = {layer: gone if layer in used else np.ones_like(gone) for layer, gone in off.items()}
     scaled = set()
     for position, step in enumerate(graph.steps):
-        lost = [number for number in step.call.inputs if states[number].dead]
+        lost = [number for number in step.call.inputs if states[number].idle.all()]
         _check_remains(graph, step, position in dead, lost, alive)
-        if lost and position not in dead and isinstance(step.layer, WeightedFusion):
+        if lost and position in left and isinstance(step.layer, WeightedFusion):
             scaled.add(position)
-    return Silence(alive, off, frozenset(dead), frozenset(scaled))
+    return Silence(alive, off, dead, frozenset(scaled))
+
+
+def _left(graph: ChannelGraph, lively: set[int]) -> set[int]:
+    """Positions of the calls that make something of these tensors which reaches an output."""
+    wanted = set(graph.calls.outputs)
+    left = set()
+    for position, step in reversed(list(enumerate(graph.steps))):
+        if wanted.intersection(step.call.outputs) and lively.intersection(step.call.outputs):
+            left.add(position)
+            wanted.update(step.call.inputs)
+    return left
 
 
 def _behind(graph: ChannelGraph, step: Step, ins: list[_State], masked: BoolArray) -> _State:
@@ -138,10 +152,16 @@ def _check_remains(graph: ChannelGraph, step: Step, dead: bool, lost: list[int],
         raise _cannot(step, "is protected, and nothing would be left to feed it")
     if dead or not lost:
         return
-    if step.kind == "sum" and not isinstance(step.layer, DROPPING_SUMS):
-        raise _cannot(step, "would have operands left and operands gone, and cannot go on without one")
     if step.kind == "join" and any(alive[graph.class_of[graph.channels[number]]].any() for number in lost):
         raise _cannot(step, "would lose channels that are tied to channels elsewhere that stay")
+    if step.kind == "sum":
+        shapes = {number: graph.calls.shapes[number][:-1] for number in (*step.call.inputs, *step.call.outputs)}
+        size = shapes[step.call.outputs[0]]
+        whole = any(shapes[number] == size for number in step.call.inputs if number not in lost)
+        if isinstance(step.layer, WeightedFusion):  # the first operand says to which size the other is cropped
+            whole = step.call.inputs[0] not in lost or (whole and None not in size[1:])
+        if not isinstance(step.layer, DROPPING_SUMS) or not whole:
+            raise _cannot(step, "would have operands left and operands gone, and cannot go on without one")
 
 
 def _cannot(step: Step, why: str) -> ConfigError:

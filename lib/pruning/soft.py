@@ -7,7 +7,8 @@ from typing import Any
 import keras
 
 from lib.pruning.channels import Mode
-from lib.pruning.masks import Masks, apply_masks, plan, zero_softly
+from lib.pruning.masks import Masks, apply_masks, zero_softly
+from lib.pruning.planning import plan
 from lib.pruning.schedule import ScheduleName, pruning_schedule
 
 logger = logging.getLogger(__name__)

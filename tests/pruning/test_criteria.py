@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lib.pruning.criteria import CRITERIA, combined, fpgm, l1, lowest
+from lib.pruning.criteria import CRITERIA, combined, fpgm, l1, l2, lowest
 
 
 def test_fpgm_equals_its_definition(rng: np.random.Generator) -> None:
@@ -30,14 +30,11 @@ def test_a_layers_scale_does_not_decide_for_the_set(rng: np.random.Generator) ->
     np.testing.assert_allclose(combined([l1(a), l1(np.zeros_like(b))]), combined([l1(a)]) / 2)
 
 
-@pytest.mark.parametrize(("rate", "count"), [(0.0, 0), (0.09, 0), (0.1, 1), (0.29, 2), (0.3, 3), (0.7, 7), (0.99, 9)])
-def test_floor_of_the_rate(rate: float, count: int) -> None:
-    assert len(lowest(np.arange(10.0), rate)) == count
-
-
-def test_floor_is_not_spoilt_by_floating_point() -> None:
-    assert len(lowest(np.arange(100.0), 0.29)) == 29
-
-
 def test_ties_break_by_index() -> None:
-    assert lowest(np.array([2.0, 1.0, 1.0, 1.0]), 0.5) == (1, 2)
+    assert lowest(np.array([2.0, 1.0, 1.0, 1.0]), 2) == (1, 2)
+    assert lowest(np.array([2.0, 1.0, 1.0, 1.0]), 0) == ()
+
+
+def test_l2_is_the_norm_of_each_filter(rng: np.random.Generator) -> None:
+    kernel = rng.normal(size=(3, 3, 5, 7))
+    np.testing.assert_allclose(l2(kernel), [np.linalg.norm(kernel[..., j]) for j in range(7)], rtol=1e-9)

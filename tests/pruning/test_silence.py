@@ -38,7 +38,8 @@ def test_a_block_without_inner_channels_is_silent_and_its_addition_goes_on() -> 
 def test_what_hangs_on_an_empty_branch_goes_up_to_the_merge() -> None:
     graph, found = _emptied(build("eresfd", width_mult=4 / 256), "context2_branch2b")
     dead = {name for name in _dead_names(graph, found) if not name.endswith(("_bn", "_relu"))}
-    assert dead == {"context2_branch2b", "context2_branch3a", "context2_branch3b"}
+    hanging = {"context2_branch2b", "context2_branch3a", "context2_branch3b"}
+    assert dead == hanging | {"context2_branch2a"}  # which nothing reads any more
 
 
 def _model(body: Callable[[Any, Any], Any]) -> keras.Model:

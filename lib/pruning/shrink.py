@@ -1,0 +1,135 @@
+"""Removal: a smaller model that computes what the masked one computes."""
+
+from collections import Counter
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from lib.errors import ModelError
+from lib.models.layers import WeightedFusion
+from lib.pruning.graph import BoolArray, ChannelGraph, Step
+from lib.pruning.masks import Masks, resolve
+from lib.pruning.rules import weight_axes
+
+# Where a layer's configuration says how many channels it makes.
+_SIZE_KEYS = ((layers.Conv2D, "filters"), (layers.SeparableConv2D, "filters"), (layers.Dense, "units"))
+
+
+def shrink(model: keras.Model, masks: Masks) -> keras.Model:
+    """A copy of a functional model without the masked channels: the same function as after `apply_masks`.
+
+    It is an ordinary functional model, not compiled, with the same inputs, outputs and layer names. Where a set is
+    emptied, what only it fed is gone too; an addition or concatenation with one operand left is gone itself, and a
+    fusion with one left becomes a Rescaling. Nested models are taken apart.
+
+    Args:
+        model: masked or not; masked channels' weights are not looked at.
+        masks: of mode "removable". For masks by layer see `lib.pruning.removable.removable_part`.
+
+    Raises:
+        ModelError: these are masks of another model or mode, or two layers of nested models have one name.
+        ConfigError: the model cannot work without these channels.
+
+    """
+    if masks.mode != "removable":
+        raise ModelError(
+            f"masks of mode {masks.mode!r} cannot be removed as they are: tied channels must go together; "
+            "removable_part() says which of them can"
+        )
+    return _Rebuild(model, masks).model()
+
+
+def largest_difference(a: keras.Model, b: keras.Model, inputs: Any) -> float:
+    """The largest absolute difference of any output value of two models on the same batch of inputs."""
+    outputs = [keras.tree.flatten(one(inputs, training=False)) for one in (a, b)]
+    pairs = [(np.asarray(x, np.float64), np.asarray(y, np.float64)) for x, y in zip(*outputs, strict=True)]
+    return max(float(np.abs(x - y).max(initial=0.0)) for x, y in pairs)
+
+
+class _Rebuild:
+    """One pass through the graph that calls narrower copies of the layers on new tensors."""
+
+    def __init__(self, model: keras.Model, masks: Masks) -> None:
+        self.name = model.name
+        self.kind = keras.Model if isinstance(model, keras.Sequential) else type(model)
+        self.graph = ChannelGraph(model, masks.protected)
+        _, silenced = resolve(self.graph, masks)
+        assert silenced is not None, "masks of this mode are followed through the graph"
+        self.silenced = silenced
+        self.copies: dict[int, Any] = {}  # id of a layer -> its narrower copy
+        self.tensors: dict[int, Any] = {}  # of what is left, by the number that they have in the graph
+
+    def model(self) -> keras.Model:
+        calls = self.graph.calls
+        self._check_names()
+        for number, tensor in zip(calls.inputs, calls.model.inputs, strict=True):
+            self.tensors[number] = keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
+        for position, step in enumerate(self.graph.steps):
+            if position not in self.silenced.dead:
+                made = keras.tree.flatten(self._call(position, step))
+                self.tensors.update(zip(step.call.outputs, made, strict=True))
+        inputs = keras.tree.pack_sequence_as(calls.model.input, [self.tensors[n] for n in calls.inputs])
+        outputs = keras.tree.pack_sequence_as(calls.model.output, [self.tensors[n] for n in calls.outputs])
+        small = self.kind(inputs, outputs, name=self.name)
+        self._copy_weights()
+        return small
+
+    def _check_names(self) -> None:
+        names = Counter(layer.name for layer in {id(step.layer): step.layer for step in self.graph.steps}.values())
+        double = [name for name, count in names.items() if count > 1]
+        if double:
+            raise ModelError(
+                f"{', '.join(double)}: several layers of this model and the models nested in it have that name; "
+                "removal makes one flat model, so rename them"
+            )
+
+    def _call(self, position: int, step: Step) -> Any:
+        left = [number for number in step.call.inputs if number in self.tensors]
+        if step.kind in ("sum", "join") and len(left) < len(step.call.inputs):
+            operands = [self.tensors[number] for number in left]
+            if position in self.silenced.scaled:
+                return layers.Rescaling(_share_of_first(step, left), name=step.layer.name)(operands[0])
+            return operands[0] if len(operands) == 1 else self._copy(step)(operands)
+        pairs = zip(step.call.node.input_tensors, step.call.inputs, strict=True)
+        args, kwargs = step.call.node.arguments.fill_in({id(tensor): self.tensors[n] for tensor, n in pairs})
+        return self._copy(step)(*args, **kwargs)
+
+    def _kept(self, numbers: Any) -> BoolArray:
+        return self.silenced.alive[self.graph.class_of[numbers]]
+
+    def _copy(self, step: Step) -> Any:
+        layer = step.layer
+        if id(layer) not in self.copies:
+            config = layer.get_config()
+            channels = int(self._kept(self.graph.channels[step.call.outputs[0]]).sum())
+            if step.kind == "make":
+                config[next(key for kind, key in _SIZE_KEYS if isinstance(layer, kind))] = channels
+            elif step.kind == "pass" and isinstance(layer, layers.Reshape) and config["target_shape"][-1] != -1:
+                config["target_shape"] = (*config["target_shape"][:-1], channels)
+            self.copies[id(layer)] = type(layer).from_config(config)
+        return self.copies[id(layer)]
+
+    def _copy_weights(self) -> None:
+        originals = {id(step.layer): step.layer for step in self.graph.steps}
+        for number, copy in self.copies.items():
+            original, port = originals[number], self.graph.ports.get(number)
+            if not getattr(original, "weights", None):
+                continue
+            described: list[tuple[Any, dict[int, Any]]] = [(weight, {}) for weight in original.weights]
+            if port is not None:
+                inward = port.outward if port.inward is None else port.inward
+                described = weight_axes(original, self._kept(inward), self._kept(port.outward))
+            for (weight, axes), target in zip(described, copy.weights, strict=True):
+                values = np.asarray(weight)
+                for axis, kept in axes.items():
+                    values = np.compress(kept, values, axis)
+                target.assign(values)
+
+
+def _share_of_first(step: Step, left: list[int]) -> float:
+    """What a fusion multiplies the operand with that is left."""
+    assert isinstance(step.layer, WeightedFusion)
+    one = [ops.full((1, 1, 1, 1), float(number in left)) for number in step.call.inputs]
+    return float(np.asarray(step.layer(one))[0, 0, 0, 0])

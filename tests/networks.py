@@ -1,0 +1,70 @@
+"""Networks for tests of pruning: nothing in them is zero or one, and what comes out is of the order of one."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+from lib.anchors import AnchorSpec
+from lib.models.layers import ConcatenateAnchors
+from lib.pruning.channels import ChannelSet
+from lib.pruning.masks import Masks
+
+
+def lively(model: keras.Model, random: np.random.Generator, side_px: int = 64) -> keras.Model:
+    """The model with random biases, gammas and betas, and batch statistics that fit them."""
+    all_layers = model._flatten_layers()
+    norms = [layer for layer in all_layers if isinstance(layer, layers.BatchNormalization)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    for weight in model.trainable_weights:
+        if weight.name == "gamma":
+            weight.assign(random.uniform(0.7, 1.3, weight.shape) * random.choice([-1, 1], weight.shape))
+        elif len(weight.shape) == 1:
+            weight.assign(np.asarray(weight) + random.normal(0, 0.3, weight.shape))
+    model(random.uniform(0, 255, (4, side_px, side_px, 3)).astype(np.float32), training=True)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        # Of few positions a variance can come out next to nothing, and what it divides next to infinite.
+        norm.moving_variance.assign(np.maximum(np.asarray(norm.moving_variance), 0.1))
+    return model
+
+
+def detector(backbone: keras.Model, names: tuple[str, ...]) -> keras.Model:
+    """A detector of four levels, strides 4 to 32, whose heads read these layers of a backbone."""
+    anchors = AnchorSpec(strides=(4, 8, 16, 32), sizes=(16, 32, 64, 128))
+    boxes: list[Any] = []
+    scores: list[Any] = []
+    for name in names:
+        features = backbone.get_layer(name).output
+        features = layers.Conv2D(8, 3, padding="same", activation="relu", name=f"{name}_shared")(features)
+        for level, channels in ((boxes, 4), (scores, 2)):
+            head = layers.Conv2D(channels, 3, padding="same", name=f"{name}_head{channels}")(features)
+            level.append(layers.Reshape((-1, channels), name=f"{name}_flat{channels}")(head))
+    outputs = {
+        "boxes": ConcatenateAnchors(anchors.to_dict(), name="boxes")(boxes),
+        "scores": layers.Concatenate(axis=1, name="scores")(scores),
+    }
+    return keras.Model(backbone.input, outputs, name=f"{backbone.name}_detector")
+
+
+def random_masks(sets: list[ChannelSet], random: np.random.Generator, emptied: tuple[str, ...] = ()) -> Masks:
+    """Any number of channels of every set, all of those in `emptied`."""
+    channels: dict[str, tuple[int, ...]] = {}
+    for item in sets:
+        count = item.size if item.name in emptied else int(random.integers(item.size))
+        channels[item.name] = tuple(sorted(random.permutation(item.size)[:count].tolist()))
+    return Masks("removable", channels)
+
+
+def copy_of(model: keras.Model) -> keras.Model:
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def magnitude(model: keras.Model, inputs: Any) -> float:
+    """The largest absolute value of any output."""
+    return max(float(np.abs(np.asarray(output)).max()) for output in keras.tree.flatten(model(inputs, training=False)))
