@@ -1,0 +1,111 @@
+"""Every shipped config is built, and the small DSFD is trained two steps."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from lib.config import Config, load_config
+from lib.data.samples import SampleSet
+from lib.models import inference_model, shots
+from lib.models.chosen import chosen_model
+from lib.pruning import plan
+from lib.trainer import Trainer
+from lib.training import load_data
+from tests.shared import ROOT
+
+SHIPPED = [ROOT / "pruned_train_config.py", *sorted((ROOT / "configs").glob("*.py"))]
+# What a user of the pruned DSFD (TensorFlow 1.15) has in the config file, with the values edited.
+PASTED = """
+from lib.config import Config
+
+config = Config()
+config.TRAIN.process_num = 1
+config.TRAIN.prefetch_size = 15
+config.TRAIN.batch_size = 3
+config.TRAIN.epoch = 7
+config.TRAIN.train_set_size = 13000
+config.TRAIN.val_set_size = 3000
+config.TRAIN.lr_value_every_step = [0.00001,0.0001,0.0005,0.0001,0.00001,0.000001]
+config.TRAIN.lr_decay_every_step = [500,1000,60000,80000,100000]
+config.TRAIN.weight_decay_factor = 5.e-4
+config.TRAIN.norm='BN'
+config.TRAIN.lock_basenet_bn=True
+config.TRAIN.frozen_stages=-1
+config.TEST.score_thres = 0.05
+config.TEST.iou_thres = 0.3
+config.TEST.max_detect = 1500
+config.DATA.root_path=''
+config.DATA.train_txt_path='train.txt'
+config.DATA.val_txt_path='val.txt'
+config.DATA.num_category=1
+config.DATA.PIXEL_MEAN = [123., 116., 103.]
+config.DATA.PIXEL_STD = [58., 57., 57.]
+config.DATA.hin = 512
+config.DATA.win = 512
+config.ANCHOR.rect_longer=True
+config.ANCHOR.ANCHOR_SIZES = (16,32,64, 128, 256, 512)
+config.ANCHOR.ANCHOR_STRIDES = (4, 8,16, 32, 64, 128)
+config.ANCHOR.ANCHOR_RATIOS = (1., 4.)
+config.ANCHOR.POSITIVE_ANCHOR_THRESH = 0.35
+config.ANCHOR.NEGATIVE_ANCHOR_THRESH = 0.3
+config.ANCHOR.AVG_MATCHES=20
+config.ANCHOR.super_match=True
+config.MODEL.model_path = './model/'
+config.MODEL.net_structure='MobilenetV2'
+config.MODEL.l2_norm=[10,8,5]
+config.MODEL.fpn_dims=[96,96,288,160,256,256]
+config.MODEL.fem_dims=64
+config.MODEL.fpn=True
+config.MODEL.dual_mode=True
+config.MODEL.maxout=True
+config.MODEL.max_negatives_per_positive=3
+"""
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_every_shipped_config_names_a_model_that_can_be_built_and_pruned(file: Path) -> None:
+    overrides = ["MODEL.pretrained_model=", "MODEL.backbone_weights=random"]
+    config = load_config(file, overrides)
+    if config.MODEL.net_structure == "vgg_16":  # its size takes seconds and shows nothing
+        config.MODEL.fem_dims = 32
+    model = chosen_model(config)
+    assert set(inference_model(model).output) == {"boxes", "scores"}
+    assert any(plan(model, config.PRUNE.rate, config.PRUNE.criterion, config.PRUNE.mode).channels.values())
+
+
+def _on(samples: SampleSet, config: Config) -> Config:
+    config.DATA.train_txt_path, config.DATA.train_image_dir = str(samples.train_annotations), str(samples.train_images)
+    config.DATA.val_txt_path, config.DATA.val_image_dir = str(samples.val_annotations), str(samples.val_images)
+    return config
+
+
+def test_the_small_dsfd_trains_two_steps(samples: SampleSet) -> None:
+    overrides = ["DATA.hin=96", "DATA.win=96", "TRAIN.batch_size=4", "TRAIN.process_num=1"]
+    config = _on(samples, load_config(ROOT / "configs" / "dsfd_mobilenet_samples.py", overrides))
+    keras.utils.set_random_seed(0)
+    trainer = Trainer(chosen_model(config), config)
+    data = load_data(config)
+    validation = trainer.dataset(data.val, augment=False)
+    before = [np.array(weight) for weight in trainer.model.trainable_variables]
+    trainer.train_steps(trainer.dataset(data.train, augment=True), 0, 2, 1e-3)
+    moved = [not np.array_equal(a, b) for a, b in zip(before, trainer.model.trainable_variables, strict=True)]
+    assert all(moved)
+    losses = trainer.validate(validation)
+    terms = {f"{shot}{name}_loss" for shot in shots(trainer.model) for name in ("boxes", "scores")}
+    assert set(losses) == {"loss", *terms}
+    assert losses["loss"] == pytest.approx(sum(losses[term] for term in terms), rel=1e-4)
+    assert all(np.isfinite(value) and value > 0 for value in losses.values())
+
+
+def test_a_pasted_config_of_the_seed_works(tmp_path: Path) -> None:
+    file = tmp_path / "config.py"
+    file.write_text(PASTED)
+    config = load_config(file, ["MODEL.backbone_weights=random"])
+    assert config.TRAIN.lr_decay_every_step == (500, 1000, 60000, 80000, 100000)
+    model = chosen_model(config)
+    assert model.get_layer("lateral2").filters == 288
+    assert model.get_layer("fem5_branch1").filters == 32
+    assert model.get_layer("Conv1").trainable_weights
+    assert not model.get_layer("bn_Conv1").trainable
