@@ -27,11 +27,18 @@ config.DATA.val_image_dir = ""
 config.DATA.sample_path = "data/samples"  # where the built-in sample set is made
 config.DATA.hin = 224  # input height while training, px (published: 640); detection works at any size
 config.DATA.win = 224  # input width, px
+config.DATA.mutiscale = False  # multi-scale training: every batch square, of another size; False: all hin x win
+config.DATA.scales = (320, 640)  # its smallest and largest size, px; multiples of 32 between them are drawn
+config.DATA.recipe = "eresfd"  # augmentation as EResFD's (square crops) or "dsfd" (zooming out, SSD's crops)
 config.DATA.crop_min = 0.5  # smallest random crop, share of the largest that fits (published: 0.3); 1: no cropping
-config.DATA.anchor_sampling = 0.0  # probability of data-anchor sampling instead of a crop (published: 0.5); 0: off
+config.DATA.anchor_sampling = (
+    0.0  # probability of data-anchor sampling instead of a crop (published: 0.5; DSFD 0.4); 0: off
+)
+config.DATA.cover_small_face = 0.0  # faces below this size in the input, px, are painted over (Pruned DSFD: 5); 0: off
+config.DATA.ignore_invalid = True  # faces flagged invalid in *_bbx_gt.txt are painted over; False: faces like others
 config.TRAIN.train_set_size = 0  # use so many training images, drawn by the seed; 0: all
 config.TRAIN.val_set_size = 0  # likewise for validation
-config.TRAIN.process_num = 2  # threads that prepare batches
+config.TRAIN.process_num = 2  # threads that prepare batches; the batches do not depend on it
 config.TRAIN.prefetch_size = 8  # batches prepared ahead
 
 # --- model -------------------------------------------------------------------------------------------------------

@@ -133,8 +133,13 @@ class Data(Section):
     num_category: Literal[1] = 1
     PIXEL_MEAN: Rgb = (123, 116, 103)
     PIXEL_STD: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (58, 57, 57)
+    mutiscale: bool = False
+    scales: tuple[Positive, Positive] = (320, 640)
+    recipe: Literal["eresfd", "dsfd"] = "eresfd"
     crop_min: Annotated[float, Field(gt=0, le=1)] = 0.3
     anchor_sampling: Annotated[float, Field(ge=0, le=1)] = 0.5
+    cover_small_face: Annotated[float, Field(ge=0)] = 0.0
+    ignore_invalid: bool = True
 
 
 class Anchor(Section):
@@ -209,6 +214,8 @@ class Config(Settings):
             raise ConfigError(
                 "DATA.train_txt_path and DATA.val_txt_path go together; leave both empty for the built-in sample set"
             )
+        if data.mutiscale and (any(size % 32 for size in data.scales) or data.scales[0] >= data.scales[1]):
+            raise ConfigError(f"DATA.scales must be two multiples of 32, the smaller first, got {list(data.scales)}")
         if self.ANCHOR.second_stage_thresh >= self.ANCHOR.POSITIVE_ANCHOR_THRESH:
             raise ConfigError("ANCHOR.second_stage_thresh must lie below ANCHOR.POSITIVE_ANCHOR_THRESH")
         if self.ANCHOR.NEGATIVE_ANCHOR_THRESH > self.ANCHOR.POSITIVE_ANCHOR_THRESH:

@@ -10,10 +10,8 @@ import numpy as np
 
 from lib.boxes import FloatArray
 from lib.callbacks import DatasetEpoch
-from lib.compensation import Compensation
 from lib.config import Config
-from lib.data.loader import FaceDataset, TargetSpec
-from lib.data.recipes import Recipe
+from lib.data.loader import FaceDataset, face_dataset
 from lib.data.wider import Record
 from lib.errors import ModelError
 from lib.losses import BoxLoss, ScoreLoss
@@ -73,22 +71,8 @@ class Trainer:
 
     def dataset(self, records: Sequence[Record], augment: bool, epoch: int = 0) -> FaceDataset:
         """Batches for this detector: augmented and shuffled for training, whole and in order for validation."""
-        train, data, anchor = self.config.TRAIN, self.config.DATA, self.config.ANCHOR
         anchors, shots = training_anchors(self.model)
-        compensation = Compensation(anchor.NEGATIVE_ANCHOR_THRESH, anchor.AVG_MATCHES, anchor.super_match)
-        spec = TargetSpec(
-            anchors,
-            data.hin,
-            data.win,
-            anchor.POSITIVE_ANCHOR_THRESH,
-            anchor.second_stage_thresh,
-            compensation if anchors.code == "corners" else None,
-            shots,
-        )
-        recipe = Recipe(data.hin, data.win, data.crop_min, data.anchor_sampling, anchors.sizes) if augment else None
-        return FaceDataset(
-            records, spec, train.batch_size, recipe, train.seed, epoch, train.process_num, train.prefetch_size
-        )
+        return face_dataset(self.config, records, anchors, augment, epoch, shots)
 
     def fit(
         self,

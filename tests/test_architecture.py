@@ -19,7 +19,7 @@ FLOORS = [
     ["assignment"],
     ["compensation"],
     ["data", "models"],
-    ["losses", "cost", "drawing", "export", "litert"],
+    ["losses", "cost", "drawing", "sample_picture", "export", "litert"],
     ["pruning"],
     ["activity", "detection", "latency"],
     ["evaluation", "wider_evaluation", "protocols", "runs"],

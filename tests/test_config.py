@@ -132,3 +132,13 @@ def test_seed_style_lists_are_accepted() -> None:
     config = Config()
     config.TRAIN.lr_value_every_step = [0.001, 0.0001]  # type: ignore[assignment]
     assert config.TRAIN.lr_value_every_step == (0.001, 0.0001)
+
+
+@pytest.mark.parametrize("scales", [(320, 320), (640, 320), (300, 640)])
+def test_scales_of_multi_scale_training(scales: tuple[int, int]) -> None:
+    config = Config()
+    config.DATA.scales = scales
+    config.check()  # without DATA.mutiscale they mean nothing
+    config.DATA.mutiscale = True
+    with pytest.raises(ConfigError, match=r"DATA\.scales must be two multiples of 32"):
+        config.check()

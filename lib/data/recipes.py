@@ -1,5 +1,7 @@
 """What happens to an image before training and before validation: the augmentation recipes.
 
+`lib.data.augment.keep_targets` comes after either of them.
+
 `eresfd` (EResFD and S3FD): data-anchor sampling or a random square crop of 0.3 to 1 of the short side. `dsfd` (DSFD,
 arXiv 1810.10220, section 3.4): data-anchor sampling, or SSD's zooming out and random crop. Both: a random
 interpolation, photometric distortion, a mirror. Where the input is not square, the square crop has the input's aspect;
@@ -20,7 +22,6 @@ from lib.data.augment import (
     anchor_window,
     cut_out,
     expanded_window,
-    keep_targets,
     mirror,
     overlap_window,
     square_window,
@@ -43,7 +44,6 @@ class Recipe:
             0.5 for eresfd, 0.4 for dsfd).
         anchor_sizes: the anchors' sizes in px, ascending.
         name: which crops are taken otherwise.
-        cover_px: faces smaller than this, in what comes out, are painted over; 0: none.
 
     """
 
@@ -53,7 +53,6 @@ class Recipe:
     anchor_sampling: float = 0.5
     anchor_sizes: tuple[float, ...] = (16, 32, 64, 128, 256, 512)
     name: RecipeName = "eresfd"
-    cover_px: float = 0.0
 
 
 def training_sample(sample: Sample, recipe: Recipe, rng: np.random.Generator) -> Sample:
@@ -71,11 +70,10 @@ def training_sample(sample: Sample, recipe: Recipe, rng: np.random.Generator) ->
         window = overlap_window(sample, frame, recipe.crop_min, rng)
     change = partial(distort, distortion=distortion)
     result = cut_out(sample, window, height, width, interpolation, change)
-    result = mirror(result) if rng.random() < 0.5 else result
-    return keep_targets(result, recipe.cover_px)
+    return mirror(result) if rng.random() < 0.5 else result
 
 
-def validation_sample(sample: Sample, height_px: int, width_px: int, cover_px: float = 0.0) -> Sample:
+def validation_sample(sample: Sample, height_px: int, width_px: int) -> Sample:
     """The whole image, scaled to fit, mean-coloured at the right and bottom; nothing random."""
     h, w = sample.image.shape[:2]
     scale = min(height_px / h, width_px / w)
@@ -85,4 +83,4 @@ def validation_sample(sample: Sample, height_px: int, width_px: int, cover_px: f
     image[:] = MEAN_RGB
     image[:inner_h, :inner_w] = cv2.resize(sample.image, (inner_w, inner_h), interpolation=interpolation)
     factor = np.array([inner_w / w, inner_h / h] * 2, np.float32)
-    return keep_targets(Sample(image, sample.boxes_xyxy_px * factor, sample.ignored_xyxy_px * factor), cover_px)
+    return Sample(image, sample.boxes_xyxy_px * factor, sample.ignored_xyxy_px * factor)

@@ -1,8 +1,8 @@
 """Face annotations as text -> records. Two formats are told apart by their first line.
 
-The official WIDER FACE format (`*_bbx_gt.txt`): an image path, the number of faces, then `x y w h ...` a face; an image
-without faces has the number 0 and may have one line of zeros. The other: `path| x1,y1,x2,y2,1 x1,y1,x2,y2,1 ...`, one
-image a line.
+The official WIDER FACE format (`*_bbx_gt.txt`): an image path, the number of faces, then `x y w h ...` a face, of which
+the eighth number, if it is there, says 1 for an invalid face; an image without faces has the number 0 and may have one
+line of zeros. The other: `path| x1,y1,x2,y2,1 x1,y1,x2,y2,1 ...`, one image a line.
 """
 
 import logging
@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from lib.errors import DataError
 from lib.files import write_text
 
 logger = logging.getLogger(__name__)
+
+_INVALID_COLUMN = 7  # x y w h blur expression illumination invalid occlusion pose
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Record:
         image: where the image is.
         boxes_xyxy_px: float32 [n, 4], n may be 0; every box has a positive width and height.
         origin: `file:line` of the annotation.
+        invalid: bool [n], the faces that the official format flags as invalid; None: none.
 
     """
 
@@ -37,6 +41,7 @@ class Record:
     image: Path
     boxes_xyxy_px: FloatArray
     origin: str
+    invalid: BoolArray | None = None
 
 
 def read_annotations(
@@ -59,10 +64,11 @@ def read_annotations(
     records, dropped, first_dropped = [], 0, ""
     for name, number, boxes in _parse(file):
         array, positive = _corners(boxes)
+        invalid = np.asarray([box.invalid for box in boxes], np.bool_)[positive]
         if not positive.all():
             dropped += int((~positive).sum())
-            first_dropped = first_dropped or f"{file}:{boxes[int(np.argmin(positive))][0]}"
-        records.append(Record(name, Path(image_root) / name, array[positive], f"{file}:{number}"))
+            first_dropped = first_dropped or f"{file}:{boxes[int(np.argmin(positive))].line}"
+        records.append(Record(name, Path(image_root) / name, array[positive], f"{file}:{number}", invalid))
     if dropped:
         logger.warning("%s: %d boxes of zero or negative size dropped, the first at %s", file, dropped, first_dropped)
     faceless = sum(not len(record.boxes_xyxy_px) for record in records)
@@ -108,7 +114,7 @@ def convert_split(root: str | os.PathLike[str], split: str, output: str | os.Pat
         if "|" in name:
             raise DataError(f"{file}:{number}: {name!r} has a | in it, which ends the path in the other format; rename")
         array, positive = _corners(boxes)
-        kept = [corners for (_, corners), sound in zip(boxes, positive.tolist(), strict=True) if sound]
+        kept = [box.corners for box, sound in zip(boxes, positive.tolist(), strict=True) if sound]
         lines.append(" ".join([f"{name}|", *(",".join([*map(_shortest, corners), "1"]) for corners in kept)]))
         records.append(Record(name, images / name, array[positive], f"{file}:{number}"))
         faces, dropped = faces + len(kept), dropped + len(boxes) - len(kept)
@@ -123,11 +129,16 @@ def _shortest(value: float) -> str:
     return str(int(value)) if value.is_integer() else repr(value)
 
 
-# What a parser yields for an image: its name, its line, and (line, corners) for each box.
-Parsed = tuple[str, int, list[tuple[int, list[float]]]]
+class _Box(NamedTuple):
+    line: int
+    corners: list[float]
+    invalid: bool
 
 
-def _parse(file: Path) -> Iterator[Parsed]:
+_Parsed = tuple[str, int, list[_Box]]  # an image: its name, its line, its boxes
+
+
+def _parse(file: Path) -> Iterator[_Parsed]:
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
@@ -142,13 +153,13 @@ def _parse(file: Path) -> Iterator[Parsed]:
     yield from (_parse_lines if "|" in numbered[0][1] else _parse_official)(file, numbered)
 
 
-def _corners(boxes: list[tuple[int, list[float]]]) -> tuple[FloatArray, BoolArray]:
+def _corners(boxes: list[_Box]) -> tuple[FloatArray, BoolArray]:
     """float32 [n, 4] xyxy, and [n] whether width and height are positive."""
-    corners = np.asarray([box for _, box in boxes], np.float32).reshape(-1, 4)
+    corners = np.asarray([box.corners for box in boxes], np.float32).reshape(-1, 4)
     return corners, np.all(corners[:, 2:] > corners[:, :2], axis=1)
 
 
-def _parse_official(file: Path, numbered: list[tuple[int, str]]) -> Iterator[Parsed]:
+def _parse_official(file: Path, numbered: list[tuple[int, str]]) -> Iterator[_Parsed]:
     position = 0
     while position < len(numbered):
         name_line, name = numbered[position]
@@ -166,22 +177,24 @@ def _parse_official(file: Path, numbered: list[tuple[int, str]]) -> Iterator[Par
             )
         boxes = []
         for number, row in rows:
-            x, y, w, h = _numbers(f"{file}:{number}", row.split(), f"a face of {name!r} as `x y w h ...`", row)
-            boxes.append((number, [x, y, x + w, y + h]))
+            parts = row.split()
+            x, y, w, h = _numbers(f"{file}:{number}", parts, f"a face of {name!r} as `x y w h ...`", row)
+            invalid = parts[_INVALID_COLUMN : _INVALID_COLUMN + 1] == ["1"]
+            boxes.append(_Box(number, [x, y, x + w, y + h], invalid))
         position += count
         if count == 0 and position < len(numbered) and _is_zero_row(numbered[position][1]):
             position += 1
         yield name, name_line, boxes
 
 
-def _parse_lines(file: Path, numbered: list[tuple[int, str]]) -> Iterator[Parsed]:
+def _parse_lines(file: Path, numbered: list[tuple[int, str]]) -> Iterator[_Parsed]:
     for number, line in numbered:
         name, bar, rest = line.partition("|")
         if not bar or not name.strip():
             raise DataError(f"{file}:{number}: expected `path| x1,y1,x2,y2,1 ...`, got {line!r}")
         where = f"{file}:{number}"
         expected = f"boxes of {name.strip()!r} as `x1,y1,x2,y2,1`"
-        boxes = [(number, _numbers(where, group.split(","), expected, group)) for group in rest.split()]
+        boxes = [_Box(number, _numbers(where, group.split(","), expected, group), False) for group in rest.split()]
         yield name.strip(), number, boxes
 
 

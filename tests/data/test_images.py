@@ -2,6 +2,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 
 from lib.data.images import read_rgb, write_rgb
@@ -61,3 +62,31 @@ def test_no_image(tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("hello")
     with pytest.raises(DataError, match="not an image"):
         read_rgb(tmp_path / "text.jpg")
+
+
+def test_sixteen_bits_become_eight(tmp_path: Path, rng: np.random.Generator) -> None:
+    deep = rng.integers(0, 65536, (40, 60, 3), dtype=np.uint16)
+    cv2.imwrite(str(tmp_path / "deep.png"), deep)
+    np.testing.assert_allclose(read_rgb(tmp_path / "deep.png"), deep[..., ::-1] / 257, atol=1)
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])
+def test_jpegs_of_every_colour_space_become_rgb(tmp_path: Path, mode: str) -> None:
+    picture = PIL.Image.new("RGB", (64, 48), (200, 120, 40)).convert(mode)
+    picture.save(tmp_path / "a.jpg", quality=95)
+    expected = np.asarray(picture.convert("RGB"))
+    read = read_rgb(tmp_path / "a.jpg")
+    assert read.shape == (48, 64, 3)
+    np.testing.assert_allclose(read, expected, atol=3)
+
+
+def test_turned_photographs_are_read_as_a_viewer_shows_them(tmp_path: Path) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # orientation: turn clockwise
+    picture = PIL.Image.new("RGB", (64, 48))
+    picture.paste((255, 255, 255), (0, 0, 32, 48))
+    picture.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    read = read_rgb(tmp_path / "a.jpg")
+    assert read.shape == (64, 48, 3)
+    assert read[:24].min() > 200
+    assert read[40:].max() < 50

@@ -1,19 +1,26 @@
 import logging
+import multiprocessing
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import cv2
+import keras
 import numpy as np
 import pytest
 
 from lib.anchors import AnchorSpec, anchor_grid, decode
 from lib.compensation import Compensation
-from lib.data.augment import Sample
+from lib.config import Config
+from lib.data.augment import MEAN_RGB, Sample, keep_targets
 from lib.data.images import read_rgb
-from lib.data.loader import FaceDataset, TargetSpec
+from lib.data.loader import FaceDataset, TargetSpec, face_dataset
 from lib.data.recipes import Recipe, validation_sample
 from lib.data.samples import SampleSet
 from lib.data.wider import Record, read_annotations
 from lib.errors import DataError
+from lib.losses import BoxLoss, ScoreLoss
 
 SPEC = TargetSpec(AnchorSpec(), 96, 128)
 RECIPE = Recipe(96, 128)
@@ -57,7 +64,8 @@ def test_each_shot_gets_the_targets_of_its_anchors(records: list[Record]) -> Non
 
 
 def _whole(record: Record) -> Sample:
-    return validation_sample(Sample(read_rgb(record.image), record.boxes_xyxy_px), 96, 128)
+    whole = validation_sample(Sample(read_rgb(record.image), record.boxes_xyxy_px), 96, 128)
+    return keep_targets(whole, 0)
 
 
 def test_anchors_between_the_thresholds_are_neither_face_nor_background() -> None:
@@ -80,7 +88,7 @@ def test_batches_have_the_announced_shapes(records: list[Record]) -> None:
     anchors = len(anchor_grid(SPEC.anchors, 96, 128))
     assert len(dataset) == 3
     assert images.shape == (5, 96, 128, 3)
-    assert images.dtype == np.float32
+    assert images.dtype == np.uint8
     assert targets["boxes"].shape == (5, anchors, 5)
     assert targets["scores"].shape == (5, anchors)
     assert len(FaceDataset(records, SPEC, 5)) == 4
@@ -97,6 +105,38 @@ def test_a_batch_depends_on_seed_epoch_and_index_alone(records: list[Record]) ->
     assert not _equal(one[1], FaceDataset(records, SPEC, 4, RECIPE, seed=4, epoch=2)[1])
 
 
+_DATASET: FaceDataset | None = None
+
+
+def _batch(index: int) -> Any:
+    assert _DATASET is not None
+    return _DATASET[index]
+
+
+def _fork(workers: int) -> Executor:
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("fork"))
+
+
+@pytest.mark.parametrize("pool", [ThreadPoolExecutor, _fork], ids=["threads", "processes"])
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_batches_do_not_depend_on_the_workers(
+    records: list[Record], pool: Any, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"recipe": RECIPE, "seed": 3, "epoch": 2, "sizes_px": (64, 96, 128)}
+    alone = FaceDataset(records, SPEC, 2, **settings)
+    wanted = [alone[index] for index in range(len(alone))]
+    monkeypatch.setitem(globals(), "_DATASET", FaceDataset(records, SPEC, 2, **settings))
+    # OpenCV's own threads do not survive a fork.
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        with pool(workers) as executor:
+            backwards = list(executor.map(_batch, reversed(range(len(alone)))))
+    finally:
+        cv2.setNumThreads(threads)
+    assert all(_equal(a, b) for a, b in zip(wanted, reversed(backwards), strict=True))
+
+
 def test_an_epoch_shows_every_image_once(records: list[Record], monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
 
@@ -109,6 +149,69 @@ def test_an_epoch_shows_every_image_once(records: list[Record], monkeypatch: pyt
     for index in range(len(dataset)):
         dataset[index]
     assert sorted(seen) == sorted(record.image.name for record in records)
+
+
+def test_multi_scale_sizes_come_from_seed_epoch_and_index(records: list[Record]) -> None:
+    def sizes(seed: int, epoch: int) -> list[int]:
+        dataset = FaceDataset(records, SPEC, 1, RECIPE, seed, epoch, sizes_px=(64, 96, 128))
+        return [dataset[index][0].shape[1] for index in range(len(dataset))]
+
+    drawn = [sizes(0, epoch) for epoch in range(6)]
+    assert drawn[2] == sizes(0, 2)
+    assert len({tuple(row) for row in drawn}) == 6
+    assert tuple(sizes(1, 0)) != tuple(drawn[0])
+    counts = np.unique(drawn, return_counts=True)
+    assert counts[0].tolist() == [64, 96, 128]
+    assert counts[1].min() > 6 * 16 / 5
+    assert all(a != b for row in drawn for a, b in pairwise(row))  # or Keras might take the size for fixed
+
+
+def test_multi_scale_batches_are_square_with_their_own_anchors(records: list[Record]) -> None:
+    dataset = FaceDataset(records, SPEC, 4, RECIPE, sizes_px=(64, 96, 128))
+    for index in range(len(dataset)):
+        images, targets = dataset[index]
+        size = images.shape[1]
+        assert images.shape == (4, size, size, 3)
+        assert targets["boxes"].shape == (4, len(anchor_grid(SPEC.anchors, size, size)), 5)
+
+
+def test_images_without_faces_are_all_background(records: list[Record]) -> None:
+    faceless = [Record(r.name, r.image, np.zeros((0, 4), np.float32), r.origin) for r in records]
+    for recipe in (RECIPE, Recipe(96, 128, name="dsfd"), None):
+        images, targets = FaceDataset(faceless, SPEC, 8, recipe)[0]
+        assert len(np.unique(images)) > 100
+        assert not targets["scores"].any()
+        assert not targets["boxes"].any()
+
+
+def _one_record(records: list[Record]) -> Record:
+    return next(r for r in records if len(r.boxes_xyxy_px) > 2)
+
+
+@pytest.mark.parametrize("recipe", [None, Recipe(256, 320, crop_min=1, anchor_sampling=0)], ids=["val", "train"])
+def test_invalid_faces_are_painted_over_and_no_targets(records: list[Record], recipe: Recipe | None) -> None:
+    record = _one_record(records)
+    invalid = np.arange(len(record.boxes_xyxy_px)) == 1
+    flagged = [Record(record.name, record.image, record.boxes_xyxy_px, record.origin, invalid)]
+    spec = TargetSpec(AnchorSpec(), 256, 320)
+    images, targets = FaceDataset(flagged, spec, 1, recipe)[0]
+    plain_images, plain_targets = FaceDataset(flagged, spec, 1, recipe, ignore_invalid=False)[0]
+    assert 0 < targets["scores"].sum() < plain_targets["scores"].sum()
+    changed = (images != plain_images).any(axis=3)[0]
+    assert (images[0][changed] == MEAN_RGB).all()
+    assert changed.sum() > 0.9 * np.prod(record.boxes_xyxy_px[1, 2:] - record.boxes_xyxy_px[1, :2])
+
+
+@pytest.mark.parametrize("recipe", [None, Recipe(256, 320, crop_min=1, anchor_sampling=0)], ids=["val", "train"])
+def test_small_faces_are_painted_over(records: list[Record], recipe: Recipe | None) -> None:
+    record = _one_record(records)
+    sizes = np.sqrt(np.prod(record.boxes_xyxy_px[:, 2:] - record.boxes_xyxy_px[:, :2], axis=1))
+    limit = float(np.sort(sizes)[:2].mean())
+    spec = TargetSpec(AnchorSpec(), 256, 320)
+    images, targets = FaceDataset([record], spec, 1, recipe, cover_px=limit)[0]
+    plain_images, plain_targets = FaceDataset([record], spec, 1, recipe)[0]
+    assert 0 < targets["scores"].sum() < plain_targets["scores"].sum()
+    assert (images[0][(images != plain_images).any(axis=3)[0]] == MEAN_RGB).all()
 
 
 def _with_broken(records: list[Record], count: int, tmp_path: Path) -> list[Record]:
@@ -141,3 +244,136 @@ def test_many_unreadable_images_stop_the_run(records: list[Record], tmp_path: Pa
 def test_nothing_to_train_on() -> None:
     with pytest.raises(DataError, match="no images"):
         FaceDataset([], SPEC, 4, RECIPE)
+
+
+def _damaged(image: Path, kind: str, folder: Path) -> Path:
+    file = folder / f"{kind}{image.suffix}"
+    data = image.read_bytes()
+    content = {"empty": b"", "text": b"<html>404</html>", "cut": data[: len(data) // 2], "head": data[:3]}[kind]
+    file.write_bytes(content)
+    return file
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "cut", "head", "missing"])
+def test_every_kind_of_damage_is_noticed(records: list[Record], tmp_path: Path, kind: str) -> None:
+    bad = tmp_path / "missing.jpg" if kind == "missing" else _damaged(records[0].image, kind, tmp_path)
+    broken = [Record("bad", bad, records[0].boxes_xyxy_px, "gt.txt:1"), *records[1:]]
+    dataset = FaceDataset(broken, SPEC, 16, RECIPE)
+    assert len(dataset[0][0]) == 16
+    assert dataset.unreadable == 1
+
+
+def test_one_unreadable_image_in_a_thousand_is_named_once_over_epochs(
+    records: list[Record], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = [Record(r.name, _small_copy(r, tmp_path), r.boxes_xyxy_px / 8, r.origin) for r in records]
+    many = [small[i % len(small)] for i in range(1000)]
+    many[437] = _with_broken(records, 1, tmp_path)[0]
+    dataset = FaceDataset(many, TargetSpec(AnchorSpec(), 32, 32), 100, Recipe(32, 32))
+    with caplog.at_level(logging.WARNING):
+        for epoch in range(2):
+            dataset.epoch = epoch
+            assert sum(len(dataset[index][0]) for index in range(len(dataset))) == 1000
+    assert dataset.unreadable == len(caplog.records) == 1
+
+
+def _small_copy(record: Record, folder: Path) -> Path:
+    image = cv2.imread(str(record.image))
+    file = folder / f"small_{record.image.name}"
+    cv2.imwrite(str(file), cv2.resize(image, None, fx=1 / 8, fy=1 / 8))
+    return file
+
+
+def test_worker_processes_count_together(
+    records: list[Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = _with_broken(records, 2, tmp_path)
+    dataset = FaceDataset([bad[0], *records[1:4], bad[1], *records[5:]], SPEC, 4)
+    monkeypatch.setitem(globals(), "_DATASET", dataset)
+    with _fork(1) as executor:
+        executor.submit(_batch, 0).result()
+    assert dataset.unreadable == 1
+    with _fork(1) as executor, pytest.raises(DataError, match="2 of 16 images cannot be read, over 1%"):
+        executor.submit(_batch, 1).result()
+
+
+ONE_LEVEL = TargetSpec(AnchorSpec(strides=(8,), sizes=(32,)), 96, 128)
+
+
+@pytest.fixture
+def network() -> keras.Model:
+    """The least that can be trained on one level of anchors."""
+    image = keras.Input((None, None, 3))
+    features = keras.layers.Conv2D(6, 8, strides=8)(keras.layers.Rescaling(1 / 127.5, -1)(image))
+    boxes = keras.layers.Reshape((-1, 4))(features[..., :4])
+    return keras.Model(image, {"boxes": boxes, "scores": keras.layers.Reshape((-1, 2))(features[..., 4:])})
+
+
+def _compiled(model: keras.Model) -> list[tuple[int | None, ...]]:
+    """Compiles the model; returns a list that fills with the shape of the input every time the step is traced."""
+    traced: list[tuple[int | None, ...]] = []
+
+    class Counting(ScoreLoss):
+        def call(self, y_true: Any, y_pred: Any) -> Any:
+            traced.append(tuple(y_true.shape))
+            return super().call(y_true, y_pred)
+
+    optimizer = keras.optimizers.SGD(1e-3)
+    optimizer.build(model.trainable_variables)
+    model.compile(optimizer, loss={"boxes": BoxLoss(), "scores": Counting()}, jit_compile=False)
+    return traced
+
+
+def test_new_sizes_are_not_traced_anew(records: list[Record], network: keras.Model) -> None:
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("other backends trace once a size")
+    traced = _compiled(network)
+    dataset = FaceDataset(records, ONE_LEVEL, 2, RECIPE, sizes_px=(64, 96, 128, 160))
+    counts = []
+    for epoch in range(3):
+        dataset.epoch = epoch
+        network.fit(dataset, epochs=1, verbose=0, shuffle=False)
+        counts.append(len(traced))
+    assert len({dataset[index][0].shape for index in range(len(dataset))}) >= 3
+    assert counts[0] <= 2  # Keras looks through the step once before it is traced
+    assert counts[1:] == [counts[0]] * 2
+
+
+def test_bytes_train_and_validate_like_floats(records: list[Record], network: keras.Model) -> None:
+    dataset = FaceDataset(records, ONE_LEVEL, 8, RECIPE)
+    images, targets = dataset[0]
+    _compiled(network)
+    start = network.get_weights()
+    outcomes = []
+    for kind in (np.uint8, np.float32):
+        network.set_weights(start)
+        losses = network.evaluate(images.astype(kind), targets, batch_size=8, verbose=0)
+        network.train_on_batch(images.astype(kind), targets)
+        outcomes.append([np.asarray(losses), *network.get_weights()])
+    assert all(np.array_equal(a, b) for a, b in zip(*outcomes, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(start, network.get_weights(), strict=True))
+
+
+def test_a_batch_without_any_face_trains(records: list[Record], network: keras.Model) -> None:
+    faceless = [Record(r.name, r.image, np.zeros((0, 4), np.float32), r.origin) for r in records]
+    _compiled(network)
+    history = network.fit(FaceDataset(faceless, ONE_LEVEL, 8, RECIPE), verbose=0, shuffle=False).history
+    assert all(np.isfinite(values).all() for values in history.values())
+    assert all(np.isfinite(weight).all() for weight in network.get_weights())
+
+
+def test_a_config_becomes_a_dataset(records: list[Record]) -> None:
+    config = Config()
+    config.TRAIN.batch_size, config.TRAIN.seed, config.TRAIN.process_num, config.TRAIN.prefetch_size = 4, 7, 3, 5
+    config.DATA.hin, config.DATA.win = 96, 128
+    config.DATA.recipe, config.DATA.crop_min, config.DATA.anchor_sampling = "dsfd", 0.4, 0.1
+    config.DATA.cover_small_face, config.DATA.ignore_invalid = 5.0, False
+    train = face_dataset(config, records, AnchorSpec(), augment=True, epoch=2)
+    assert train.recipe == Recipe(96, 128, 0.4, 0.1, AnchorSpec().sizes, "dsfd")
+    assert (train.seed, train.epoch, train.batch_size, train.workers, train.max_queue_size) == (7, 2, 4, 3, 5)
+    assert (train.cover_px, train.ignore_invalid, train.sizes_px) == (5, False, ())
+    config.DATA.mutiscale, config.DATA.scales = True, (64, 160)
+    assert face_dataset(config, records, AnchorSpec(), augment=True).sizes_px == (64, 96, 128, 160)
+    validation = face_dataset(config, records, AnchorSpec(), augment=False)
+    assert validation.recipe is None
+    assert validation[0][0].shape == (4, 96, 128, 3)

@@ -1,4 +1,3 @@
-from dataclasses import replace
 from typing import get_args
 
 import cv2
@@ -90,21 +89,6 @@ def test_odd_images_and_no_faces_work(rng: np.random.Generator, name: RecipeName
     assert validation_sample(sample, 32, 32).boxes_xyxy_px.shape == (0, 4)
 
 
-def test_small_faces_are_covered_at_the_inputs_size(rng: np.random.Generator) -> None:
-    sample = _sample(rng)
-    plain, covering = Recipe(64, 64, anchor_sampling=0), Recipe(64, 64, anchor_sampling=0, cover_px=24)
-    covered = 0
-    for seed in range(40):
-        before = training_sample(sample, plain, np.random.default_rng(seed))
-        after = training_sample(sample, covering, np.random.default_rng(seed))
-        sides = after.boxes_xyxy_px[:, 2:] - after.boxes_xyxy_px[:, :2]
-        assert (sides.prod(axis=1) >= 24**2).all()
-        if len(after.boxes_xyxy_px) < len(before.boxes_xyxy_px):
-            assert (after.image != before.image).any()
-            covered += 1
-    assert covered > 5
-
-
 @pytest.mark.parametrize(("height", "width"), [(90, 90), (360, 240), (100, 300)])
 def test_validation_shows_the_whole_image(rng: np.random.Generator, height: int, width: int) -> None:
     shown = validation_sample(_sample(rng), height, width)
@@ -113,12 +97,3 @@ def test_validation_shows_the_whole_image(rng: np.random.Generator, height: int,
     _, _, stats, _ = cv2.connectedComponentsWithStats(red)
     seen = sorted([x, y, x + w, y + h] for x, y, w, h, _ in stats[1:].tolist())
     np.testing.assert_allclose(seen, sorted(shown.boxes_xyxy_px.tolist()), atol=1.5)
-
-
-def test_validation_covers_too(rng: np.random.Generator) -> None:
-    sample = _sample(rng)
-    ignoring = replace(sample, boxes_xyxy_px=sample.boxes_xyxy_px[1:], ignored_xyxy_px=sample.boxes_xyxy_px[:1])
-    shown = validation_sample(ignoring, 180, 240)
-    assert len(shown.boxes_xyxy_px) == 1
-    assert (shown.image[40:100, 20:60] == MEAN_RGB).all()
-    assert len(validation_sample(sample, 180, 240, cover_px=60).boxes_xyxy_px) == 1

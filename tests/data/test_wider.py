@@ -31,6 +31,13 @@ def test_official_format(tmp_path: Path) -> None:
     assert records[3].image == Path("root/a/4.jpg")
 
 
+def test_invalid_faces_are_flagged(tmp_path: Path) -> None:
+    rows = ["1 1 5 5 2 0 0 1 2 0", "1 1 0 5 0 0 0 1 0 0", "1 1 5 5 1 1 1 0 1 1", "1 1 5 5", "1 1 5 5 0 0 0 1"]
+    [record] = read_annotations(_write(tmp_path, "1.jpg", "5", *rows), tmp_path, check_images=False)
+    assert record.invalid is not None
+    assert record.invalid.tolist() == [True, False, False, True]
+
+
 def test_line_format(tmp_path: Path) -> None:
     file = _write(tmp_path, "a b/1.jpg| 1,2,4,6,1 5,6,12,14,1", "", "2.jpg|")
     records = read_annotations(file, tmp_path, check_images=False)
