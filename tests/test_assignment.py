@@ -40,7 +40,8 @@ def _scattered(rng: np.random.Generator, count: int, height: int, width: int) ->
 def test_the_same_as_from_the_whole_matrix(seed: int, positive: float, second: float) -> None:
     rng = np.random.default_rng(seed)
     for _ in range(4):
-        spec = AnchorSpec(ratio=float(rng.choice([1.0, 1.25])))
+        scales = ((1.0,), (1.0, 0.5), (0.5, 1.0, 2.0))[rng.integers(3)]
+        spec = AnchorSpec(ratio=float(rng.choice([1.0, 1.25])), scales=scales)
         height, width = rng.choice([64, 96, 251, 333], 2).tolist()
         faces = _scattered(rng, int(rng.integers(1, 40)), height, width)
         wanted = _dense(faces, spec, height, width, positive, second)
