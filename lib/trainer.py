@@ -16,6 +16,7 @@ from lib.data.wider import Record
 from lib.errors import ModelError
 from lib.losses import BoxLoss, ScoreLoss
 from lib.models import save, training_anchors
+from lib.models.dsfd import named_ratios
 from lib.pruning import GroupSparsity, HeldMasks
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class Trainer:
 
     def __init__(self, model: keras.Model, config: Config) -> None:
         self.model, self.config = model, config
-        alpha, ratio = config.TRAIN.pruned_alpha, config.TRAIN.pruned_ratio
+        alpha, ratio = config.TRAIN.pruned_alpha, named_ratios(model, config.TRAIN.pruned_ratio)
         self.sparsity = GroupSparsity(model, alpha, ratio) if alpha else None
         optimizer = keras.optimizers.Adam(weight_decay=config.TRAIN.weight_decay_factor or None)
         optimizer.build(model.trainable_variables)  # inside the traced step it would cost a second trace

@@ -19,8 +19,10 @@ from lib.detection import FaceDetector
 from lib.errors import DataError
 from lib.evaluation import IOU_THRESHOLD, evaluate
 from lib.files import read_json, write_json
+from lib.memory import memory_errors
 from lib.models import inference_model, load
 from lib.models.chosen import chosen_model
+from lib.models.dsfd import named_ratios
 from lib.pruning import GroupSparsity, Masks, SoftPruning, plan
 from lib.runs import RunFolder
 from lib.trainer import Trainer
@@ -120,7 +122,8 @@ def run(
     start = chosen_model(config)
     plan(start, config.PRUNE.rate, config.PRUNE.criterion, config.PRUNE.mode)  # unfit rates fail now, not after hours
     if config.TRAIN.pruned_alpha:
-        GroupSparsity(start, config.TRAIN.pruned_alpha, config.TRAIN.pruned_ratio).detach()  # unfit ratios likewise
+        ratios = named_ratios(start, config.TRAIN.pruned_ratio)
+        GroupSparsity(start, config.TRAIN.pruned_alpha, ratios).detach()  # unfit ratios likewise
     data = load_data(config)
     folder = RunFolder(config.MODEL.model_path)
     folder.open(config, fresh)
@@ -131,7 +134,8 @@ def run(
         row = next((row for row in folder.state["stages"] if row["stage"] == stage), None)
         if row is None:
             logger.info("stage %s", stage)
-            stages.run_stage(stage)
+            with memory_errors(config.TRAIN.batch_size, config.DATA.hin, config.DATA.win):
+                stages.run_stage(stage)
             row = {"stage": stage, "ap": None, **_costs(stages.trainer.model, config)}
             folder.state["stages"].append(row)
             folder.state["progress"] = None

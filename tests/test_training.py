@@ -11,7 +11,7 @@ import pytest
 import lib.callbacks
 from lib.config import Config
 from lib.data.samples import SampleSet
-from lib.errors import ConfigError, DataError, ModelError
+from lib.errors import ConfigError, DataError, ModelError, TrainingError
 from lib.models import build, load, save
 from lib.pruning import Masks, channel_sets
 from lib.training import load_data, run
@@ -140,6 +140,15 @@ def test_faults_are_found_before_any_training(config: Config, tmp_path: Path) ->
     config.MODEL.pretrained_model = ""
     config.DATA.train_txt_path = str(tmp_path / "absent.txt")
     fails(DataError, "no such annotation file")
+
+
+def test_the_message_when_memory_runs_out_names_the_batch_size(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("lib.trainer.Trainer.fit", exhausted)
+    with pytest.raises(TrainingError, match=r"lower TRAIN\.batch_size \(now 4\)"):
+        run(config, verbose=0)
 
 
 def test_faces_to_find_are_required(config: Config, samples: SampleSet, tmp_path: Path) -> None:

@@ -140,6 +140,17 @@ def dsfd(
     return keras.Model(image, outputs, name=f"dsfd_{net_structure}".lower())
 
 
+def named_ratios(model: keras.Model, ratios: Any) -> Any:
+    """The pruned DSFD's list of 19 `pruned_ratio`s by the names of its endpoints, if `model` is a VGG-16 DSFD.
+
+    The enhance module's endpoints are not in that list and get 0. Anything else is returned as it is.
+    """
+    names = {layer.name for layer in model.layers}
+    if isinstance(ratios, list | tuple) and len(ratios) == len(VGG_ENDPOINTS) and names.issuperset(VGG_ENDPOINTS):
+        return {**dict(zip(VGG_ENDPOINTS, ratios, strict=True)), "*": 0.0}
+    return ratios
+
+
 def _anchor_scales(ratios: Sequence[float]) -> tuple[float, ...]:
     """Widths in sizes of the level, largest first: the seed's ratios divide areas."""
     if not ratios or min(ratios) <= 0:

@@ -11,7 +11,8 @@ from lib.anchors import anchor_grid
 from lib.cost import layer_costs
 from lib.errors import ModelError
 from lib.models import anchors_of, build, inference_model, shots, training_anchors
-from lib.models.dsfd import VGG_ENDPOINTS
+from lib.models.dsfd import VGG_ENDPOINTS, named_ratios
+from lib.pruning import GroupSparsity, endpoints
 from tests.detectors import random_dsfd
 
 NARROW: dict[str, Any] = {"fem_dims": 8, "fpn_dims": (8, 8, 8, 8, 8, 8)}
@@ -143,3 +144,18 @@ def test_vgg_normalises_its_finest_maps_with_the_given_scales() -> None:
 def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         build("MobilenetV2", **options)
+
+
+def test_nineteen_ratios_are_those_of_vggs_endpoints_in_the_seeds_order() -> None:
+    model = build("vgg_16", **NARROW)
+    ratios = [round(0.01 * place, 2) for place in range(1, 20)]
+    named = named_ratios(model, ratios)
+    assert [named[name] for name in VGG_ENDPOINTS] == ratios
+    with_loss = GroupSparsity(model, 1e-3, named)
+    counts = dict(zip((item.name for item in with_loss.endpoints), map(int, with_loss._counts), strict=True))
+    assert (counts["conv1_1"], counts["fc6"], counts["extra_conv4"]) == (0, int(0.14 * 1024), int(0.19 * 256))
+    assert sum(counts.values()) == sum(counts[name] for name in VGG_ENDPOINTS)
+    assert len(endpoints(model)) == 19 + 6 * 5
+    for other in (0.3, {"*": 0.1}, ratios[:5]):
+        assert named_ratios(model, other) is other
+    assert named_ratios(_narrow(), ratios) is ratios
