@@ -10,7 +10,7 @@ from keras import layers, ops
 
 from lib.boxes import FloatArray
 from lib.calls import Call, Shape
-from lib.models.layers import ConcatenateAnchors, WeightedFusion
+from lib.models.layers import ConcatenateAnchors, L2Normalization, WeightedFusion
 
 # make       new channels from all that go in            depthwise  new channels, each from one that goes in
 # norm       scales and shifts each channel              pass       each channel stays itself
@@ -37,6 +37,7 @@ _PASSING = (
     layers.LeakyReLU,
     layers.ELU,
     layers.PReLU,
+    L2Normalization,  # a channel of zeros adds nothing to the norm
 )
 _SUMS = (layers.Add, layers.Subtract, layers.Average, layers.Maximum, layers.Minimum, WeightedFusion)
 # Sums that stay what they are when operands that are zero are left out; the others would need them as zeros.
@@ -45,7 +46,7 @@ _MAKERS = (layers.Conv2D, layers.Dense, layers.SeparableConv2D)
 SUPPORTED = (
     "Conv2D, DepthwiseConv2D, SeparableConv2D, Dense, BatchNormalization, activations that act on each value, padding, "
     "cropping, pooling, upsampling, Dropout, Flatten, Reshape that keeps the last axis, Rescaling, additions and other "
-    "sums, Multiply, Concatenate and WeightedFusion"
+    "sums, Multiply, Concatenate, L2Normalization and WeightedFusion"
 )
 
 

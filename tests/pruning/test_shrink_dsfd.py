@@ -1,0 +1,55 @@
+"""Removal in a DSFD: L2 normalisation, products, convolutions that branches share, depthwise ones, two shots."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from lib.cost import count_macs, count_parameters
+from lib.models import build, inference_model, load, save, shots
+from lib.pruning import CostModel, Masks, apply_masks, channel_sets, largest_difference, plan, shrink
+from tests.networks import copy_of, lively, magnitude, random_masks
+
+SMALL: dict[str, Any] = {"fem_dims": 16, "fpn_dims": (8, 8, 8, 8, 8, 8)}
+
+
+def _same_function(model: keras.Model, masks: Masks, height: int, width: int) -> keras.Model:
+    masked = copy_of(model)
+    apply_masks(masked, masks)
+    small = shrink(model, masks)
+    images = np.random.default_rng(0).uniform(0, 255, (1, height, width, 3)).astype(np.float32)
+    scale = max(1.0, magnitude(masked, images))
+    assert scale < 1e3
+    assert largest_difference(masked, small, images) <= 1e-4 * scale
+    return small
+
+
+@pytest.mark.parametrize("name", ["MobilenetV2", "vgg_16"])
+def test_masked_is_shrunk(name: str, tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    model = lively(build(name, **SMALL), random, 96)
+    sets = {item.name: item for item in channel_sets(model)}
+    assert sets["merge2"].convolutions == ("merge2", "lateral2")  # the operands of a product
+    assert "fem0_shared" in sets
+    masks = random_masks(list(sets.values()), random, ())
+    small = _same_function(model, masks, 70, 99)
+    assert shots(small) == shots(model)
+    kept = {item.name: item.size - len(masks.channels[item.name]) for item in sets.values()}
+    cost = CostModel(model, 64, 64).of(kept)
+    assert (cost.parameters, cost.macs) == (count_parameters(small), count_macs(small, 64, 64))
+    save(small, tmp_path / "small.keras")
+    images = random.uniform(0, 255, (1, 64, 64, 3)).astype(np.float32)
+    assert largest_difference(load(tmp_path / "small.keras"), small, images) == 0
+
+
+def test_the_detecting_part_of_a_shrunk_dsfd_is_smaller_by_the_plan() -> None:
+    random = np.random.default_rng(2)
+    model = lively(build("MobilenetV2", **SMALL), random, 96)
+    masks = plan(model, 0.5)
+    small = shrink(model, masks)
+    part = shrink(inference_model(model), masks)
+    assert count_parameters(inference_model(small)) == count_parameters(part) < 0.4 * count_parameters(model)
+    images = random.uniform(0, 255, (1, 64, 96, 3)).astype(np.float32)
+    assert largest_difference(inference_model(small), part, images) == 0
