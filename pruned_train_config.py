@@ -40,6 +40,7 @@ config.TRAIN.train_set_size = 0  # use so many training images, drawn by the see
 config.TRAIN.val_set_size = 0  # likewise for validation
 config.TRAIN.process_num = 2  # threads that prepare batches; the batches do not depend on it
 config.TRAIN.prefetch_size = 8  # batches prepared ahead
+config.TRAIN.vis = False  # True: draws samples of the first epoch with their anchors into samples.png of the run folder
 
 # --- model -------------------------------------------------------------------------------------------------------
 config.MODEL.net_structure = "eresfd"

@@ -100,6 +100,7 @@ class Train(Section):
     val_set_size: Count = 0
     process_num: Positive = 2
     prefetch_size: Positive = 8
+    vis: bool = False
 
 
 class Model(Section):

@@ -25,6 +25,7 @@ from lib.models.chosen import chosen_model
 from lib.models.dsfd import named_ratios
 from lib.pruning import GroupSparsity, Masks, SoftPruning, plan
 from lib.runs import RunFolder
+from lib.sample_picture import write_samples
 from lib.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -128,6 +129,8 @@ def run(
     folder = RunFolder(config.MODEL.model_path)
     folder.open(config, fresh)
     stages = _Stages(config, data, folder, start, verbose)
+    if config.TRAIN.vis:
+        write_samples(folder.path / "samples.png", stages.trainer.dataset(data.train, augment=True))
 
     first = "imported" if config.MODEL.pretrained_model else "pretrain"
     for stage in [first, *(stage for stage in ("soft_prune", "finetune") if stage in config.TRAIN.stages)]:

@@ -59,6 +59,8 @@ def test_all_stages(config: Config) -> None:
         "finetune.keras", "pretrain.keras", "soft_prune.keras",
     ]  # fmt: skip
 
+    assert not (folder / "samples.png").exists()
+
     masks = Masks.from_dict(json.loads((folder / "masks.json").read_text()))
     for stage in ("soft_prune", "finetune"):
         values = _masked(load(folder / "optimized" / f"{stage}.keras"), masks)
@@ -175,3 +177,22 @@ def test_build_of_the_configs_model_is_seeded() -> None:
     keras.utils.set_random_seed(0)
     for a, b in zip(first, build("eresfd", width_mult=4 / 256).get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_picture_of_samples_on_demand(config: Config, tiny_model: keras.Model, tmp_path: Path) -> None:
+    save(tiny_model, tmp_path / "tiny.keras")
+    config.MODEL.pretrained_model = str(tmp_path / "tiny.keras")
+    config.TRAIN.stages = ("finetune",)
+    config.PRUNE.finetune_epoch = 1
+    config.TRAIN.vis = True
+    seen: list[bool] = []
+
+    def fit(*_: Any, **__: Any) -> None:
+        seen.append((Path(config.MODEL.model_path) / "samples.png").is_file())
+        raise _Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lib.trainer.Trainer.fit", fit)
+        with pytest.raises(_Killed):
+            run(config, verbose=0)
+    assert seen == [True]
