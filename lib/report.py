@@ -56,3 +56,30 @@ def cost_table(report: dict[str, Any]) -> str:
     if measured:
         lines.append(f"  by activations, mean of {report['images']} images: {share('macs_on_images')}")
     return f"{table}\n\n" + "\n".join(lines)
+
+
+def removal_table(report: dict[str, Any]) -> str:
+    """The sets and sums of `lib.pruning.removal_report`: channels now and then, and what they will cost."""
+
+    def costs(row: dict[str, Any]) -> list[str]:
+        return [
+            f"{row['full_parameters']:,}",
+            f"{row['parameters']:,}",
+            f"{row['full_macs'] / 1e6:.2f} M",
+            f"{row['macs'] / 1e6:.2f} M",
+        ]
+
+    header = ["set", "layers", "channels", "kept", "parameters", "left", "MACs", "left"]
+    rows = [
+        [row["name"], str(len(row["members"])), str(row["channels"]), str(row["kept"]), *costs(row)]
+        for row in report["sets"]
+    ]
+    total = report["total"]
+    rows.append(["all others", "", "", "", *costs(report["rest"])])
+    channels, kept = (sum(row[key] for row in report["sets"]) for key in ("channels", "kept"))
+    rows.append(["sum", "", str(channels), str(kept), *costs(total)])
+    shares = [f"{total[name] / total[f'full_{name}']:.2%} of the {label}" for name, label in _COSTS]
+    return f"{markdown_table(header, rows)}\n\nleft: {' and '.join(shares)}"
+
+
+_COSTS = (("parameters", "parameters"), ("macs", "MACs"))

@@ -22,7 +22,7 @@ FLOORS = [
     ["losses", "cost", "drawing", "sample_picture", "export", "litert"],
     ["pruning"],
     ["activity", "detection", "latency"],
-    ["evaluation", "wider_evaluation", "protocols", "runs"],
+    ["equality", "evaluation", "wider_evaluation", "protocols", "runs"],
     ["callbacks", "result_folder"],
     ["trainer"],
     ["search"],

@@ -1,4 +1,4 @@
-from lib.report import markdown_table, stage_table
+from lib.report import markdown_table, removal_table, stage_table
 
 
 def test_table_lines_up() -> None:
@@ -14,3 +14,19 @@ def test_stage_table_tells_data_and_what_was_not_measured() -> None:
     assert "92,208" in text
     assert "295.07 M" in text
     assert text.endswith("data: some\nprotocol: how\nMACs at 480x640")
+
+
+def test_removal_table_adds_up() -> None:
+    def costs(parameters: int, left: int) -> dict[str, int]:
+        return {"full_parameters": parameters, "parameters": left, "full_macs": parameters * 1000, "macs": left * 1000}
+
+    report = {
+        "sets": [{"name": "conv1", "members": ["conv1", "conv2"], "channels": 8, "kept": 3, **costs(4000, 1000)}],
+        "rest": costs(1000, 750),
+        "total": costs(5000, 1750),
+    }
+    lines = removal_table(report).splitlines()
+    cells = [cell.strip() for cell in lines[2].strip("|").split("|")]
+    assert cells == ["conv1", "2", "8", "3", "4,000", "1,000", "4.00 M", "1.00 M"]
+    assert lines[4].startswith("| sum")
+    assert lines[-1] == "left: 35.00% of the parameters and 35.00% of the MACs"

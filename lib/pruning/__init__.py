@@ -4,7 +4,8 @@ from lib.pruning.channels import ChannelSet, channel_sets
 from lib.pruning.dead import combine, dead_channels
 from lib.pruning.masks import HeldMasks, Masks, apply_masks, zero_softly
 from lib.pruning.planning import plan, plan_kept
-from lib.pruning.prediction import Cost, CostModel
+from lib.pruning.prediction import Cost, CostModel, removal_report
+from lib.pruning.removable import RemovablePart, removable_part
 from lib.pruning.schedule import pruning_schedule
 from lib.pruning.shrink import largest_difference, shrink
 from lib.pruning.soft import SoftPruning
@@ -17,6 +18,7 @@ __all__ = [
     "GroupSparsity",
     "HeldMasks",
     "Masks",
+    "RemovablePart",
     "SoftPruning",
     "apply_masks",
     "channel_sets",
@@ -27,6 +29,8 @@ __all__ = [
     "plan",
     "plan_kept",
     "pruning_schedule",
+    "removable_part",
+    "removal_report",
     "shrink",
     "zero_softly",
 ]

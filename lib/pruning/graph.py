@@ -190,6 +190,9 @@ class ChannelGraph:
                 out, noise = ins[0], noises[0] & (not layer.scale)
             case "pass":
                 out, noise = ins[0], noises[0] | (not keeps_zero(layer))
+            case "l2norm":
+                self._must_be_zero(layer, ins[0], noises[0])
+                out, noise = ins[0], noises[0]
             case "sum" | "product":
                 out = self._numbers.new(len(ins[0]))
                 for operand in ins:
@@ -211,13 +214,18 @@ class ChannelGraph:
         out = known.outward if known else self._numbers.new(channels)
         if step.kind == "depthwise":
             self._numbers.tie(ins[:, None], out.reshape(len(ins), -1))
-        elif noise.any():
-            self._fix([ins[noise]], f"{layer.name} reads it as a constant that is not zero when it is masked")
+        else:
+            self._must_be_zero(layer, ins, noise)
         if (groups := getattr(layer, "groups", 1)) > 1:
             # What goes from one group goes from all, so that they stay of one size.
             for ends in (ins.reshape(groups, -1), out.reshape(groups, -1)):
                 self._numbers.tie(ends[:1], ends)
         return out, np.full(channels, not keeps_zero(layer))
+
+    def _must_be_zero(self, layer: Any, channels: IntArray, noise: BoolArray) -> None:
+        """What a layer reads as a constant that is not zero cannot be taken out exactly: it must stay."""
+        if noise.any():
+            self._fix([channels[noise]], f"{layer.name} reads it as a constant that is not zero when it is masked")
 
     def _fix(self, channels: list[IntArray], reason: str) -> None:
         self._numbers.fixed += [(numbers, reason) for numbers in channels]

@@ -1,6 +1,6 @@
 """What a model will cost once channels are removed, in closed form: nothing is built, nothing is run."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -13,6 +13,7 @@ from lib.cost import is_learned, kernels, positions_of
 from lib.errors import ConfigError
 from lib.pruning.channels import ChannelSet, PlacedSet, SetMap
 from lib.pruning.graph import BoolArray, ChannelGraph, IntArray
+from lib.pruning.masks import Masks
 from lib.pruning.rules import weight_axes
 from lib.pruning.silence import silence
 
@@ -64,6 +65,17 @@ class CostModel:
             ConfigError: a set is unknown, a count is not 0..its size, or the model would not work without a set.
 
         """
+        parameters, macs = self._terms(kept).sum(axis=1)
+        return Cost(int(parameters), int(macs))
+
+    def by_layer(self, kept: Mapping[str, int]) -> dict[str, Cost]:
+        """`of` for every layer that has weights, by its name; layers that are gone have 0 and 0."""
+        found: dict[str, FloatArray] = {}
+        for row, terms in zip(self._rows, self._terms(kept).T, strict=True):
+            found[row.layer] = found.get(row.layer, np.zeros(2)) + terms
+        return {name: Cost(int(parameters), int(macs)) for name, (parameters, macs) in found.items()}
+
+    def _counts(self, kept: Mapping[str, int]) -> IntArray:
         counts = self._sizes.copy()
         for name, count in kept.items():
             if name not in self._index:
@@ -72,13 +84,16 @@ class CostModel:
             if not 0 <= count <= self._sizes[number]:
                 raise ConfigError(f"{name} has {self._sizes[number]} channels and cannot keep {count}")
             counts[number] = count
-        factors = self._factors
+        return counts
+
+    def _terms(self, kept: Mapping[str, int]) -> FloatArray:
+        """[2, weights]: every weight's parameters and multiply-accumulates."""
+        counts, factors = self._counts(kept), self._factors
         if not counts.all():
             present, factors = self._after(counts == 0)
             counts = counts * present
-        values = (self._sums[0] @ counts + self._always[0]) * (self._sums[1] @ counts + self._always[1])
-        parameters, macs = factors @ values
-        return Cost(int(parameters), int(macs))
+        channels: FloatArray = self._sums[0] @ counts + self._always[0]
+        return factors * channels * (self._sums[1] @ counts + self._always[1])
 
     def _after(self, emptied: BoolArray) -> tuple[BoolArray, FloatArray]:
         """Once these sets are emptied: which sets still have channels, and each weight's factors."""
@@ -93,6 +108,37 @@ class CostModel:
         return self._without[key]
 
 
+def removal_report(cost: CostModel, masks: Masks) -> dict[str, Any]:
+    """What masks of mode "removable" will leave of a model, as a JSON-able dict for `lib.report.removal_table`.
+
+    Returns:
+        `sets`: for each set its `name`, `members`, `channels`, `kept`, and `parameters`, `macs` and `full_parameters`,
+        `full_macs` of its members, a layer that belongs to several sets with the first of them; `rest`: the same sums
+        of all other layers; `total`: of the model.
+
+    """
+    kept = {item.name: item.size - len(masks.channels[item.name]) for item in cost.sets}
+    before, after = cost.by_layer({}), cost.by_layer(kept)
+
+    def sums(names: Iterable[str]) -> dict[str, int]:
+        return {
+            "full_parameters": sum(before[name].parameters for name in names),
+            "parameters": sum(after[name].parameters for name in names),
+            "full_macs": sum(before[name].macs for name in names),
+            "macs": sum(after[name].macs for name in names),
+        }
+
+    rows = []
+    others = dict.fromkeys(before)
+    for item in cost.sets:
+        members = [name for name in (*item.convolutions, *item.norms) if name in others]
+        for name in members:
+            del others[name]
+        row = {"name": item.name, "members": list(item.convolutions), "channels": item.size, "kept": kept[item.name]}
+        rows.append({**row, **sums(members)})
+    return {"sets": rows, "rest": sums(list(others)), "total": sums(list(before))}
+
+
 @dataclass(frozen=True)
 class _WeightRow:
     """One weight: constant * channels on its first axis of channels * channels on its second.
@@ -104,6 +150,7 @@ class _WeightRow:
 
     """
 
+    layer: str
     constant: int
     learned: bool
     positions: dict[int, int]
@@ -149,5 +196,5 @@ def _weight_rows(graph: ChannelGraph, placed: list[PlacedSet], height_px: int, w
             constant = prod(size for number, size in enumerate(weight.shape) if number not in axes)
             positions = {at: count * (id(weight) in multiplied) for at, count in calls[id(layer)].items()}
             first, second, *_ = [*(axis(numbers) for numbers in axes.values()), none, none]
-            rows.append(_WeightRow(constant, is_learned(weight), positions, (first, second)))
+            rows.append(_WeightRow(layer.name, constant, is_learned(weight), positions, (first, second)))
     return rows

@@ -14,11 +14,12 @@ from lib.models.layers import ConcatenateAnchors, L2Normalization, WeightedFusio
 
 # make       new channels from all that go in            depthwise  new channels, each from one that goes in
 # norm       scales and shifts each channel              pass       each channel stays itself
+# l2norm     each channel stays itself, divided by a norm of all; zeros add nothing to it
 # sum        channel j of all operands added (or any     product    channel j of all operands multiplied
 #            other way in which zeros make a zero)
 # join       channels of the operands, one after another flatten    the same channels once for every position
 # opaque     not known: what goes in or comes out is no longer followed
-Kind = Literal["make", "depthwise", "norm", "pass", "sum", "product", "join", "flatten", "opaque"]
+Kind = Literal["make", "depthwise", "norm", "pass", "l2norm", "sum", "product", "join", "flatten", "opaque"]
 
 _PASSING = (
     layers.ZeroPadding2D,
@@ -37,7 +38,6 @@ _PASSING = (
     layers.LeakyReLU,
     layers.ELU,
     layers.PReLU,
-    L2Normalization,  # a channel of zeros adds nothing to the norm
 )
 _SUMS = (layers.Add, layers.Subtract, layers.Average, layers.Maximum, layers.Minimum, WeightedFusion)
 # Sums that stay what they are when operands that are zero are left out; the others would need them as zeros.
@@ -46,7 +46,7 @@ _MAKERS = (layers.Conv2D, layers.Dense, layers.SeparableConv2D)
 SUPPORTED = (
     "Conv2D, DepthwiseConv2D, SeparableConv2D, Dense, BatchNormalization, activations that act on each value, padding, "
     "cropping, pooling, upsampling, Dropout, Flatten, Reshape that keeps the last axis, Rescaling, additions and other "
-    "sums, Multiply, Concatenate, L2Normalization and WeightedFusion"
+    "sums, Multiply, Concatenate, WeightedFusion and L2Normalization"
 )
 
 
@@ -69,6 +69,8 @@ def kind_of(call: Call, shapes: list[Shape]) -> Kind:
         return "pass" if acts_on_each_value(layer.activation) else "opaque"
     if isinstance(layer, _PASSING):
         return "pass"
+    if isinstance(layer, L2Normalization):
+        return "l2norm"
     if isinstance(layer, layers.Rescaling):
         return "pass" if np.ndim(layer.scale) == np.ndim(layer.offset) == 0 else "opaque"
     if isinstance(layer, layers.Reshape):

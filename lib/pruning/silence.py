@@ -114,9 +114,11 @@ def _behind(graph: ChannelGraph, step: Step, ins: list[_State], masked: BoolArra
     zeros, stucks = [state.zero for state in ins], [state.stuck for state in ins]
     gone = masked[graph.class_of[graph.channels[step.call.outputs[0]]]]
     match step.kind:
+        case "make" | "l2norm" if stucks[0].any():
+            raise _cannot(step, "would read a constant that no layer is left to make")
+        case "l2norm":
+            return ins[0]
         case "make":
-            if stucks[0].any():
-                raise _cannot(step, "would read a constant that no layer is left to make")
             if zeros[0].all() and graph.feeds_output[graph.class_of[graph.channels[step.call.outputs[0]]]].any():
                 raise _cannot(step, "reaches an output, and nothing would be left to feed it")
             zero = gone | zeros[0].all()

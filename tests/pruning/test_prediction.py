@@ -4,7 +4,7 @@ import pytest
 from lib.cost import count_macs, count_parameters, layer_costs
 from lib.errors import ConfigError
 from lib.models import build
-from lib.pruning import Cost, CostModel
+from lib.pruning import Cost, CostModel, plan, removal_report
 
 
 def test_all_channels_cost_what_the_model_costs() -> None:
@@ -66,3 +66,18 @@ def test_frozen_weights_count_like_others() -> None:
     x = keras.layers.Conv2D(4, 1, name="a", trainable=False)(image)
     model = keras.Model(image, keras.layers.Conv2D(2, 1, name="head")(x))
     assert CostModel(model, 8, 8).of({"a": 3}) == Cost(3 * 3 + 3 + 3 * 2 + 2, 64 * (3 * 3 + 3 * 2))
+
+
+def test_the_report_adds_up() -> None:
+    model = build("eresfd", width_mult=8 / 256)
+    cost = CostModel(model, 96, 96)
+    masks = plan(model, {"*": 0.5})
+    report = removal_report(cost, masks)
+    predicted = cost.of({item.name: item.size - len(masks.channels[item.name]) for item in cost.sets})
+    assert (report["total"]["parameters"], report["total"]["macs"]) == (predicted.parameters, predicted.macs)
+    assert report["total"]["full_parameters"] == count_parameters(model)
+    for key in ("parameters", "macs", "full_parameters", "full_macs"):
+        assert sum(row[key] for row in report["sets"]) + report["rest"][key] == report["total"][key]
+    first = report["sets"][0]
+    assert (first["name"], first["channels"], first["kept"]) == ("conv1", 4, 2)
+    assert (first["full_parameters"], first["parameters"]) == (5 * 5 * 3 * 4 + 8, 5 * 5 * 3 * 2 + 4)

@@ -1,0 +1,80 @@
+"""The proof that a model without the masked channels computes what the masked model computes."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.detection import FaceDetector
+from lib.errors import ModelError
+from lib.models import anchors_of
+from lib.pruning import largest_difference
+
+TOLERANCE = 1e-4  # of any output value
+BOX_TOLERANCE_PX = 0.01
+SCORE_THRESHOLD = 0.05  # as published
+
+
+@dataclass(frozen=True)
+class Equality:
+    """How far two models agree.
+
+    Attributes:
+        images: how many images they were compared on.
+        largest_difference: of any output value on any of them.
+        detections: how many faces the first model found; None: it is no detector.
+        same_detections: whether both found the same faces on every image: as many, in the same order, with corners
+            within 0.01 px and scores within 1e-4.
+
+    """
+
+    images: int
+    largest_difference: float
+    detections: int | None
+    same_detections: bool
+
+    @property
+    def equal(self) -> bool:
+        return self.largest_difference <= TOLERANCE and self.same_detections
+
+
+def compare(masked: keras.Model, small: keras.Model, images_rgb: Iterable[NDArray[np.uint8]]) -> Equality:
+    """Compares two models on images [H, W, 3], each at its own size.
+
+    Raises:
+        ValueError: there is no image.
+
+    """
+    try:
+        anchors_of(masked)
+        detectors = [FaceDetector(masked), FaceDetector(small)]
+    except ModelError:
+        detectors = []
+    count, largest, found, same = 0, 0.0, 0, True
+    for image in images_rgb:
+        count += 1
+        largest = max(largest, largest_difference(masked, small, image[None].astype(np.float32)))
+        if detectors:
+            a, b = (detector(image, SCORE_THRESHOLD) for detector in detectors)
+            found += len(a)
+            same = same and _same(a, b)
+    if not count:
+        raise ValueError("models cannot be compared without an image")
+    return Equality(count, largest, found if detectors else None, same)
+
+
+def random_images(count: int, seed: int, smallest_px: int = 64, largest_px: int = 256) -> list[NDArray[np.uint8]]:
+    """Images of noise, [H, W, 3] of any sizes in between."""
+    random = np.random.default_rng(seed)
+    sizes = random.integers(smallest_px, largest_px + 1, (count, 2))
+    return [random.integers(0, 256, (height, width, 3), np.uint8) for height, width in sizes]
+
+
+def _same(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:
+    return (
+        a.shape == b.shape
+        and bool((np.abs(a[:, :4] - b[:, :4]) <= BOX_TOLERANCE_PX).all())
+        and bool((np.abs(a[:, 4] - b[:, 4]) <= TOLERANCE).all())
+    )

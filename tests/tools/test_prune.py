@@ -1,0 +1,78 @@
+import json
+import re
+from pathlib import Path
+
+import keras
+import pytest
+
+from lib.cost import count_parameters
+from lib.models import load, save
+from lib.pruning import apply_masks, channel_sets, plan
+from tests.detectors import random_detector
+from tools.prune import main
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    save(random_detector(width_mult=8 / 256), tmp_path / "model.keras")
+    return tmp_path / "model.keras"
+
+
+def test_prunes_saves_and_proves_it(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rates = tmp_path / "rates.json"
+    rates.write_text(json.dumps({"conv1": 0.5, "stage?_block1_conv1": 1}))
+    small, masked = tmp_path / "small.keras", tmp_path / "masked.keras"
+    command = [f"--ckpt_path={checkpoint}", f"--rates={rates}", f"--output={small}", f"--masked={masked}"]
+    assert main([*command, "--min_channels=0", "--check", "--height=64", "--width=64"]) == 0
+    printed = capsys.readouterr().out
+    assert "the same in both models" in printed
+    assert re.search(r"5 random inputs: largest difference \d", printed)
+    left = count_parameters(load(small))
+    assert re.search(rf"^\| sum .*\| +{left:,} \|", printed, re.MULTILINE)
+    assert left < count_parameters(load(masked)) == count_parameters(load(checkpoint))
+
+
+def test_says_what_of_the_zeros_can_go(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = load(checkpoint)
+    masks = plan(model, 0.5, mode="per_layer")
+    apply_masks(model, masks)
+    save(model, tmp_path / "zeros.keras")
+    assert main([f"--ckpt_path={tmp_path}/zeros.keras", "--zeros", "--check"]) == 0
+    printed = capsys.readouterr().out
+    assert f"{sum(map(len, masks.channels.values()))} filters are all zero" in printed
+    tied = [name for item in channel_sets(model) if len(item.convolutions) > 1 for name in item.convolutions]
+    alone = sum(len(off) for name, off in masks.channels.items() if name not in tied)
+    removed = re.search(r"(\d+)  can be removed", printed)
+    assert removed is not None
+    assert int(removed.group(1)) >= alone > 0
+    assert main([f"--ckpt_path={checkpoint}", "--rates=0.5", "--mode=per_layer", "--height=64", "--width=64"]) == 0
+    assert removed.group(0) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rates=1.5"], "must be at least 0 and below 1"),
+        (["--rates=missing.json"], "expected a number or a JSON file"),
+        (["--rates=0.5", "--output=small.pb"], "expected a name ending in .keras"),
+        (["--rates=0.5", "--criterion=size"], "no criterion is called 'size'"),
+        (["--rates=0.5", "--protected", "con*", "odd*"], "no layer is called 'odd*'"),
+    ],
+)
+def test_unfit_arguments_are_named(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([f"--ckpt_path={checkpoint}", *arguments])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_difference_is_a_failure(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(model: keras.Model, _masks: object) -> keras.Model:
+        other = keras.models.clone_model(model)
+        other.set_weights([0.9 * weight for weight in model.get_weights()])
+        return other
+
+    monkeypatch.setattr("lib.pruning.shrink", broken)
+    assert main([f"--ckpt_path={checkpoint}", "--rates=0.2", "--check"]) == 1

@@ -1,0 +1,118 @@
+"""Takes channels out of a model in one go, without training: the least important ones, or those that are zero already.
+
+python tools/prune.py --ckpt_path A.keras --rates 0.4 --output B.keras --check
+python tools/prune.py --ckpt_path A.keras --zeros [--output B.keras] [--check]
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from lib.cli import friendly_errors, start_logging
+from lib.errors import ConfigError, ModelError
+
+RANDOM_IMAGES = 5
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Plans, prints the plan, removes, saves and, on request, checks; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    start_logging()
+    with friendly_errors():
+        for path in (options.output, options.masked):
+            if path is not None and Path(path).suffix != ".keras":
+                raise ModelError(f"{path}: expected a name ending in .keras")
+        rates = None if options.rates is None else _rates(options.rates)
+
+        import keras  # TensorFlow takes seconds
+
+        from lib.models import load, save
+        from lib.pruning import CostModel, apply_masks, plan, removable_part, removal_report, shrink
+        from lib.report import removal_table
+        from lib.runs import model_file
+
+        model = load(model_file(options.ckpt_path))
+        masked = keras.models.clone_model(model)
+        masked.set_weights(model.get_weights())
+        protected = tuple(options.protected)
+        if rates is not None:
+            divisor, least = options.channel_divisor, options.min_channels
+            masks = plan(model, rates, options.criterion, options.mode, divisor, least, protected, options.seed)
+            apply_masks(masked, masks)
+        if rates is None or options.mode == "per_layer":
+            part = removable_part(masked, protected)
+            masks = part.masks
+            print(f"{len(part.zero_filters)} filters are all zero; of these")
+            for outcome, count in part.counts().items():
+                print(f"  {count:5d}  {outcome}")
+        cost = CostModel(model, options.height, options.width, protected)
+        print(removal_table(removal_report(cost, masks)))
+        print(f"MACs at {options.height}x{options.width} (height x width)")
+        small = shrink(masked, masks)
+        for path, made in ((options.output, small), (options.masked, masked)):
+            if path is not None:
+                save(made, path)
+                print(f"{path}: {Path(path).stat().st_size:,} bytes")
+        return _check(masked, small, options) if options.check else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ckpt_path", required=True, help="a .keras file, or a run folder (then its last model)")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--rates", help='a rate, or a JSON file {"pattern of set or layer names": rate, ...}')
+    what.add_argument("--zeros", action="store_true", help="only what is zero already, and say why the rest must stay")
+    parser.add_argument("--output", help="the .keras file for the smaller model")
+    parser.add_argument("--masked", help="a .keras file for the model with zeros in place of what goes")
+    parser.add_argument("--check", action="store_true", help="compare both models; status 1 if they differ")
+    parser.add_argument("--images", help="a folder of images to compare them on too")
+    parser.add_argument("--criterion", default="fpgm", help="fpgm, l1, l2 or random (fpgm)")
+    parser.add_argument("--mode", default="removable", choices=("removable", "per_layer"))
+    parser.add_argument("--channel_divisor", type=int, default=1, help="kept channels: a multiple of this (1)")
+    parser.add_argument("--min_channels", type=int, default=1, help="so many stay; 0: a rate of 1 empties a set (1)")
+    parser.add_argument("--protected", nargs="*", default=[], help="patterns of layers whose channels stay")
+    parser.add_argument("--height", type=int, default=480, help="input height for the MACs, px (480)")
+    parser.add_argument("--width", type=int, default=640, help="input width for the MACs, px (640)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random criterion and of the check's images (0)")
+    return parser
+
+
+def _rates(text: str) -> float | dict[str, float]:
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        content = json.loads(Path(text).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--rates {text}: expected a number or a JSON file, {error}") from error
+    if not isinstance(content, dict) or not all(type(rate) in (int, float) for rate in content.values()):
+        raise ConfigError(f'--rates {text}: expected {{"pattern": rate, ...}}, found {content!r}')
+    return content
+
+
+def _check(masked: Any, small: Any, options: argparse.Namespace) -> int:
+    from lib.data.images import image_files, read_rgb
+    from lib.equality import TOLERANCE, compare, random_images
+
+    sources = {"random inputs": random_images(RANDOM_IMAGES, options.seed)}
+    if options.images:
+        sources["images"] = [read_rgb(path) for path in image_files(options.images)]
+    status = 0
+    for kind, images in sources.items():
+        found = compare(masked, small, images)
+        print(f"{found.images} {kind}: largest difference {found.largest_difference:.3g}, allowed {TOLERANCE:g}")
+        if found.detections is not None:
+            same = "the same" if found.same_detections else "NOT the same"
+            print(f"{found.images} {kind}: {found.detections} detections, {same} in both models")
+        status |= not found.equal
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
