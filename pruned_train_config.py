@@ -64,8 +64,12 @@ config.TRAIN.pruned_ratio = 0.3  # share of each endpoint's channels that it pul
 
 # --- pruning -----------------------------------------------------------------------------------------------------
 config.PRUNE.rate = 0.3  # share of each set's channels, 0 <= rate < 1, or {"context*": 0.5, "stage?_*": 0.2}
+config.PRUNE.channel_divisor = (
+    1  # channels that stay are rounded up to a multiple of this, for kernels that take 8; 1: off
+)
+config.PRUNE.min_channels = 1  # so many stay in every set; 0: a rate of 1 takes out a set with the branch that it feeds
 config.PRUNE.mode = "removable"  # tied channels go together; "per_layer": each convolution by itself, as published
-config.PRUNE.criterion = "fpgm"  # or "l1"
+config.PRUNE.criterion = "fpgm"  # or "l1", "l2", "random"
 config.PRUNE.schedule = "constant"  # the rate at every soft pruning; "polynomial": it grows from 0 to that
 config.PRUNE.epoch_prune = 2  # epochs between two soft prunings (published: 5)
 config.PRUNE.soft_epoch = 6  # epochs of soft pruning (published: 200)
@@ -74,8 +78,12 @@ config.PRUNE.soft_lr_decay_epoch = (4,)  # epochs of this stage at which the rat
 config.PRUNE.finetune_epoch = 9  # epochs with the pruned channels held at zero (published: 10)
 config.PRUNE.finetune_lr = 1e-3
 config.PRUNE.finetune_lr_decay_epoch = (6,)
+config.PRUNE.calibration_images = 64  # with pruned_alpha: channels silent on so many training images go too; 0: off
 
 # --- evaluation --------------------------------------------------------------------------------------------------
 config.TEST.score_thres = 0.05  # boxes below this score are not counted
 config.TEST.iou_thres = 0.3  # NMS: a box that overlaps a better one by more goes
 config.TEST.max_detect = 750  # at most so many boxes an image
+config.TEST.latency_rounds = (
+    60  # timings of each model at the end, in turns (and frozen graphs, for their size); 0: off
+)

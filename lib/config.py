@@ -21,7 +21,6 @@ from lib.errors import ConfigError
 
 Stage = Literal["pretrain", "soft_prune", "finetune", "evaluate"]
 NetStructure = Literal["eresfd", "vgg_16", "resnet_v1_50", "resnet_v1_101", "MobilenetV2"]
-Rate = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
@@ -164,14 +163,17 @@ class Test(Section):
     score_thres: Annotated[float, Field(ge=0, le=1)] = 0.05
     iou_thres: Annotated[float, Field(gt=0, lt=1)] = 0.3
     max_detect: Positive = 750
+    latency_rounds: Count = 60
 
 
 class Prune(Section):
     """How much goes, by which criterion, and the two stages that make it go."""
 
-    rate: Rate | dict[str, Rate] = 0.3
+    rate: Share | dict[str, Share] = 0.3
     mode: Literal["removable", "per_layer"] = "removable"
-    criterion: Literal["fpgm", "l1"] = "fpgm"
+    criterion: Literal["fpgm", "l1", "l2", "random"] = "fpgm"
+    channel_divisor: Positive = 1
+    min_channels: Count = 1
     schedule: Literal["constant", "polynomial"] = "constant"
     epoch_prune: Positive = 5
     soft_epoch: Positive = 20
@@ -180,6 +182,7 @@ class Prune(Section):
     finetune_epoch: Positive = 10
     finetune_lr: LearningRate = 1e-3
     finetune_lr_decay_epoch: tuple[Positive, ...] = ()
+    calibration_images: Count = 64
 
 
 class Config(Settings):

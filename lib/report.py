@@ -25,11 +25,23 @@ def stage_table(results: dict[str, Any]) -> str:
             f"{row['zero_share']:.2%}",
             f"{row['parameters']:,}",
             f"{row['macs'] / 1e6:.2f} M",
+            f"{row['keras_bytes']:,}",
+            f"{row['pb_bytes']:,}" if "pb_bytes" in row else "",
+            f"{row['latency_ms']:.2f}" if "latency_ms" in row else "",
         ]
         for row in results["stages"]
     ]
-    table = markdown_table(["stage", "AP", "zeros", "parameters", "MACs"], rows)
-    return f"{table}\n\ndata: {results['data']}\nprotocol: {results['protocol']}\nMACs at {results['macs_at']}"
+    table = markdown_table(["stage", "AP", "zeros", "parameters", "MACs", ".keras bytes", ".pb bytes", "ms"], rows)
+    notes = [f"data: {results['data']}", f"protocol: {results['protocol']}", f"MACs at {results['macs_at']}"]
+    if removal := results.get("removal"):
+        notes.append(
+            f"shrunk: {removal['of']} without its pruned channels; largest difference of any output "
+            f"{removal['difference']:.1e}, "
+            f"same detections on {removal['same_detections']} of {removal['images']} images"
+        )
+    if any("latency_ms" in row for row in results["stages"]):
+        notes.append(f"ms: LiteRT, one thread, at {results['macs_at']}, measured in turns; compare within this table")
+    return table + "\n\n" + "\n".join(notes)
 
 
 def cost_table(report: dict[str, Any]) -> str:

@@ -82,7 +82,7 @@ class RunFolder:
 
 
 def model_file(path: str | Path) -> Path:
-    """The model that a path means: a file itself; of a run folder the fine-tuned model, else the last stage's outcome.
+    """The model that a path means: a file itself; of a run folder the shrunk model, else the last stage's outcome.
 
     Raises:
         ModelError: there is nothing, or the folder holds no finished stage.
@@ -97,7 +97,7 @@ def model_file(path: str | Path) -> Path:
         raise ModelError(f"{given}: no run folder of pruned_train.py (no state.json); name a .keras file instead")
     folder = RunFolder(given)
     finished = [row["stage"] for row in read_json(given / "state.json")["stages"]]
-    for stage in ["finetune", *reversed(finished)]:
+    for stage in ["shrunk", "finetune", *reversed(finished)]:
         if folder.outcome(stage).is_file():
             return folder.outcome(stage)
     raise ModelError(f"{given}: no stage of this run is finished; name one of its epoch_N.keras files instead")

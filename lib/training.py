@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,22 @@ import numpy as np
 from lib.callbacks import ActivityLog, Checkpoint, PiecewiseRate, StopOnNonFinite, Validation
 from lib.config import Config
 from lib.cost import count_macs, count_parameters, zero_share
+from lib.data.images import read_rgb
 from lib.data.loader import FaceDataset
 from lib.data.samples import ensure_samples
 from lib.data.wider import Record, read_annotations
 from lib.detection import FaceDetector
 from lib.errors import DataError
 from lib.evaluation import IOU_THRESHOLD, evaluate
+from lib.export import DetectionSettings
 from lib.files import read_json, write_json
 from lib.memory import memory_errors
-from lib.models import inference_model, load
+from lib.models import inference_model, load, save
 from lib.models.chosen import chosen_model
 from lib.models.dsfd import named_ratios
-from lib.pruning import GroupSparsity, Masks, SoftPruning, plan
+from lib.pruning import GroupSparsity, Masks, SoftPruning, apply_masks, combine, dead_channels, plan
+from lib.pruning.planning import Rates
+from lib.removal import measured, plan_table, remove
 from lib.runs import RunFolder
 from lib.sample_picture import write_samples
 from lib.trainer import Trainer
@@ -31,6 +36,7 @@ from lib.trainer import Trainer
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
+COMPARED_IMAGES = 8  # validation images that the model without its pruned channels is compared on
 RECALIBRATION_BATCHES = 40  # at momentum 0.9 the old statistics then weigh 0.9^40, 1.5 %
 
 
@@ -121,13 +127,16 @@ def run(
     """
     keras.utils.set_random_seed(config.TRAIN.seed)
     start = chosen_model(config)
-    plan(start, config.PRUNE.rate, config.PRUNE.criterion, config.PRUNE.mode)  # unfit rates fail now, not after hours
+    planned = _choose(config)(start, config.PRUNE.rate)  # unfit rates fail now, not after hours
     if config.TRAIN.pruned_alpha:
         ratios = named_ratios(start, config.TRAIN.pruned_ratio)
         GroupSparsity(start, config.TRAIN.pruned_alpha, ratios).detach()  # unfit ratios likewise
     data = load_data(config)
     folder = RunFolder(config.MODEL.model_path)
     folder.open(config, fresh)
+    if planned.mode == "removable":
+        what = plan_table(inference_model(start), planned, config.DATA.hin, config.DATA.win)
+        logger.info("what pruning will leave:\n%s", what)
     stages = _Stages(config, data, folder, start, verbose)
     if config.TRAIN.vis:
         write_samples(folder.path / "samples.png", stages.trainer.dataset(data.train, augment=True))
@@ -149,9 +158,58 @@ def run(
             progress = evaluation_progress(stage) if evaluation_progress else None
             row["ap"] = _average_precision(folder.outcome(stage), data, config, progress)
             folder.save_state()
+    pruned = folder.state["stages"][-1]["stage"] in ("soft_prune", "finetune")
+    if pruned and config.PRUNE.mode == "removable":
+        _shrink_outcome(config, data, folder, evaluation_progress)
     results = _results(config, data, folder)
     write_json(folder.path / "results.json", results)
     return results
+
+
+def _choose(config: Config) -> Callable[[keras.Model, Rates], Masks]:
+    """Which channels go at which rates, as the config says."""
+    prune = config.PRUNE
+    return partial(
+        plan,
+        criterion=prune.criterion,
+        mode=prune.mode,
+        channel_divisor=prune.channel_divisor,
+        min_channels=prune.min_channels,
+        seed=config.TRAIN.seed,
+    )
+
+
+def _shrink_outcome(
+    config: Config, data: FaceData, folder: RunFolder, evaluation_progress: Callable[[str], Progress] | None
+) -> None:
+    """Takes the pruned channels out of the last stage's outcome, and measures what that brought."""
+    state, evaluates = folder.state, "evaluate" in config.TRAIN.stages
+    first, last = state["stages"][0]["stage"], state["stages"][-1]["stage"]
+    settings = DetectionSettings(config.TEST.score_thres, config.TEST.iou_thres, max_detections=config.TEST.max_detect)
+    removal = state.get("removal")
+    if not removal or removal["of"] != last:
+        logger.info("taking the pruned channels out of %s", last)
+        masked, masks = load(folder.outcome(last)), Masks.from_dict(read_json(folder.path / "masks.json"))
+        images = [read_rgb(record.image) for record in data.val[:COMPARED_IMAGES]]
+        done = remove(masked, masks, images, settings)
+        save(done.model, folder.outcome("shrunk"))
+        removal = state["removal"] = {
+            "of": last,
+            "difference": done.difference,
+            "images": done.images,
+            "same_detections": done.same_detections,
+            "row": {"stage": "shrunk", "ap": None, **_costs(done.model, config)},
+            "measured": None,
+        }
+        folder.save_state()
+    if evaluates and removal["row"]["ap"] is None:
+        progress = evaluation_progress("shrunk") if evaluation_progress else None
+        removal["row"]["ap"] = _average_precision(folder.outcome("shrunk"), data, config, progress)
+        folder.save_state()
+    if evaluates and config.TEST.latency_rounds and removal["measured"] is None:
+        models = {stage: load(folder.outcome(stage)) for stage in (first, last, "shrunk")}
+        removal["measured"] = measured(models, config.DATA.hin, config.DATA.win, settings, config.TEST.latency_rounds)
+        folder.save_state()
 
 
 def _costs(model: keras.Model, config: Config) -> dict[str, Any]:
@@ -173,9 +231,15 @@ def _average_precision(path: Path, data: FaceData, config: Config, progress: Pro
 
 
 def _results(config: Config, data: FaceData, folder: RunFolder) -> dict[str, Any]:
-    test = config.TEST
+    test, removal = config.TEST, folder.state.get("removal")
+    rows = [*folder.state["stages"], *([removal["row"]] if removal else [])]
+    figures = (removal and removal["measured"]) or {}
     return {
-        "stages": folder.state["stages"],
+        "stages": [
+            {**row, "keras_bytes": folder.outcome(row["stage"]).stat().st_size, **figures.get(row["stage"], {})}
+            for row in rows
+        ],
+        **({"removal": {key: removal[key] for key in removal if key not in ("row", "measured")}} if removal else {}),
         "data": data.description,
         "protocol": f"single scale at each image's own size, score >= {test.score_thres:g}, "
         f"NMS at IoU {test.iou_thres:g}, at most {test.max_detect} boxes; "
@@ -273,21 +337,34 @@ class _Stages:
     def _soft_prune(self, stage: _Stage, train: FaceDataset, progress: dict[str, Any] | None) -> Masks:
         prune = self.config.PRUNE
         first_epoch, last_epoch = stage.first_epoch, stage.first_epoch + stage.epochs - 1
-        pruning = SoftPruning(
-            prune.rate, prune.criterion, prune.mode, prune.epoch_prune, first_epoch, last_epoch, prune.schedule
-        )
+        choose = _choose(self.config)
+        pruning = SoftPruning(prune.rate, prune.epoch_prune, first_epoch, last_epoch, choose, prune.schedule)
         if progress and "masks" in progress:
             pruning.masks = Masks.from_dict(progress["masks"])
         self._fit(stage, train, pruning)
         assert pruning.masks is not None, "the last epoch ends with a pruning"
-        return pruning.masks
+        return self._with_dead(pruning.masks)
+
+    def _with_dead(self, masks: Masks) -> Masks:
+        """The masks, and the channels that training for sparsity has switched off; these are masked here."""
+        count = self.config.PRUNE.calibration_images
+        if not (self.trainer.sparsity and count):
+            return masks
+        prune, images = self.config.PRUNE, self.trainer.dataset(self.data.train[:count], augment=False)
+        batches = (images[index][0] for index in range(len(images)))
+        dead = dead_channels(self.trainer.model, batches, prune.mode, min_channels=prune.min_channels)
+        both = combine(masks, dead)
+        more = sum(len(both.channels[name]) - len(masks.channels[name]) for name in masks.channels)
+        logger.info("%d more channels are silent on %d images, and go too", more, len(self.data.train[:count]))
+        apply_masks(self.trainer.model, both)
+        return both
 
     def _hard_masks(self) -> Masks:
         """The soft stage's masks, or, where there was none, masks by the present weights."""
         saved = self.folder.path / "masks.json"
         if not saved.is_file():
-            prune = self.config.PRUNE
-            write_json(saved, plan(self.trainer.model, prune.rate, prune.criterion, prune.mode).to_dict())
+            masks = _choose(self.config)(self.trainer.model, self.config.PRUNE.rate)
+            write_json(saved, self._with_dead(masks).to_dict())
         return Masks.from_dict(read_json(saved))
 
     def _take_best(self) -> None:

@@ -23,7 +23,7 @@ FLOORS = [
     ["pruning"],
     ["activity", "detection", "latency"],
     ["equality", "evaluation", "wider_evaluation", "protocols", "runs"],
-    ["callbacks", "result_folder"],
+    ["callbacks", "removal", "result_folder"],
     ["trainer"],
     ["search"],
     ["training"],

@@ -25,7 +25,7 @@ def test_shipped_configs_are_sound(path: str) -> None:
         ("TRAIN.epoch=True", "valid integer; got True"),
         ("TRAIN.epoch=0", "greater than 0"),
         ("TRAIN.stages=pretrain,fly", "'finetune' or 'evaluate'"),
-        ("PRUNE.rate=1.0", "less than 1"),
+        ("PRUNE.rate=1.5", "less than or equal to 1"),
         ("PRUNE.schedule=linear", "'constant' or 'polynomial'"),
         ("TRAIN.pruned_alpha=-1", "greater than or equal to 0"),
         ("TRAIN.pruned_ratio=1.5", "less than or equal to 1"),

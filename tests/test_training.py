@@ -1,6 +1,7 @@
 """The whole job in small: 4-channel network, 16 scenes, a few epochs."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 import lib.callbacks
 from lib.config import Config
+from lib.cost import count_macs, count_parameters
 from lib.data.samples import SampleSet
 from lib.errors import ConfigError, DataError, ModelError, TrainingError
 from lib.models import build, load, save
@@ -30,6 +32,7 @@ def config(samples: SampleSet, tmp_path: Path) -> Config:
     config.PRUNE.epoch_prune = 1
     config.PRUNE.rate = 0.5
     config.TRAIN.process_num = 1
+    config.TEST.latency_rounds = 0
     return config
 
 
@@ -43,12 +46,13 @@ def _masked(model: keras.Model, masks: Masks) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def test_all_stages(config: Config) -> None:
-    results = run(config, verbose=0)
+def test_all_stages(config: Config, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        results = run(config, verbose=0)
     folder = Path(config.MODEL.model_path)
     assert json.loads((folder / "results.json").read_text()) == results
-    assert [row["stage"] for row in results["stages"]] == ["pretrain", "soft_prune", "finetune"]
-    before, soft, fine = results["stages"]
+    assert [row["stage"] for row in results["stages"]] == ["pretrain", "soft_prune", "finetune", "shrunk"]
+    before, soft, fine, shrunk = results["stages"]
     assert before["zero_share"] < 0.01 < 0.3 < soft["zero_share"] == fine["zero_share"]
     assert all(0 <= row["ap"] <= 1 for row in results["stages"])
     assert before["parameters"] == fine["parameters"]
@@ -56,8 +60,17 @@ def test_all_stages(config: Config) -> None:
     assert "16 training and 6 validation images" in results["data"]
     assert sorted(p.name for p in folder.glob("epoch_*.keras")) == [f"epoch_{n}.keras" for n in range(1, 7)]
     assert sorted(p.name for p in (folder / "optimized").iterdir()) == [
-        "finetune.keras", "pretrain.keras", "soft_prune.keras",
+        "finetune.keras", "pretrain.keras", "shrunk.keras", "soft_prune.keras",
     ]  # fmt: skip
+    small = load(folder / "optimized" / "shrunk.keras")
+    assert shrunk["zero_share"] < 0.01
+    assert shrunk["ap"] == pytest.approx(fine["ap"], abs=1e-3)
+    assert count_parameters(small) == shrunk["parameters"] < 0.8 * fine["parameters"]
+    assert count_macs(small, 64, 64) == shrunk["macs"] < 0.8 * fine["macs"]
+    assert shrunk["keras_bytes"] < fine["keras_bytes"]
+    assert results["removal"]["of"] == "finetune"
+    planned = f"parameters: {fine['parameters']:,} -> {shrunk['parameters']:,} ("
+    assert planned in caplog.text[: caplog.text.index("stage pretrain")]
 
     assert not (folder / "samples.png").exists()
 

@@ -22,7 +22,7 @@ def pruning_schedule(name: ScheduleName, rate: float, every: int, epochs: int) -
         name: "constant": the full rate each time (`ConstantSparsity`). "polynomial": a rate that grows from 0, at first
             fast: when the share p of the growth's epochs is over it is rate * (1 - (1 - p)^3) (`PolynomialDecay`; Zhu
             and Gupta, arXiv 1710.01878, section 3).
-        rate: the full rate, 0 <= rate < 1.
+        rate: the full rate, 0..1.
 
     Raises:
         ConfigError: "polynomial", and tensorflow-model-optimization cannot be imported.
@@ -31,9 +31,12 @@ def pruning_schedule(name: ScheduleName, rate: float, every: int, epochs: int) -
     grown = (epochs - 1) // every * every  # the last pruning but one
     library = _library()
     if library is not None:
+        below_one = min(rate, 1 - 1e-7)  # the library takes no 1; the rounding below brings it back
         known = library.PolynomialDecay if name == "polynomial" else library.ConstantSparsity
         options = (
-            {"initial_sparsity": 0.0, "final_sparsity": rate} if name == "polynomial" else {"target_sparsity": rate}
+            {"initial_sparsity": 0.0, "final_sparsity": below_one}
+            if name == "polynomial"
+            else {"target_sparsity": below_one}
         )
         schedule = known(**options, begin_step=0, end_step=grown or epochs, frequency=every)
     elif name == "polynomial":

@@ -1,14 +1,13 @@
 """Soft filter pruning as a callback (He et al., arXiv 1808.06866): zero, go on training, let channels come back."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 
-from lib.pruning.channels import Mode
 from lib.pruning.masks import Masks, apply_masks, zero_softly
-from lib.pruning.planning import plan
+from lib.pruning.planning import Rates, plan
 from lib.pruning.schedule import ScheduleName, pruning_schedule
 
 logger = logging.getLogger(__name__)
@@ -20,9 +19,10 @@ class SoftPruning(keras.callbacks.Callback):
     The optimiser and its state are left alone.
 
     Args:
-        rates, criterion, mode: as for `plan`.
+        rates: as for `plan`.
         every: epochs between two prunings.
         first_epoch, last_epoch: the stage's epochs, counted from 0, both included; a pruning follows the last one.
+        choose: names the channels that go, from the model and the rates: `plan`, or `functools.partial` of it.
         schedule: how the rates grow, see `pruning_schedule`.
 
     Attributes:
@@ -32,16 +32,15 @@ class SoftPruning(keras.callbacks.Callback):
 
     def __init__(
         self,
-        rates: float | Mapping[str, float],
-        criterion: str,
-        mode: Mode,
+        rates: Rates,
         every: int,
         first_epoch: int,
         last_epoch: int,
+        choose: Callable[[keras.Model, Rates], Masks] = plan,
         schedule: ScheduleName = "constant",
     ) -> None:
         super().__init__()
-        self.criterion, self.mode = criterion, mode
+        self.choose = choose
         self.first_epoch, self.last_epoch = first_epoch, last_epoch
         epochs, patterns = last_epoch + 1 - first_epoch, rates if isinstance(rates, Mapping) else {"*": rates}
         self._schedules = {name: pruning_schedule(schedule, rate, every, epochs) for name, rate in patterns.items()}
@@ -53,7 +52,7 @@ class SoftPruning(keras.callbacks.Callback):
         if not any(now for now, _ in due.values()):
             return
         rates = {pattern: rate for pattern, (_, rate) in due.items()}
-        masks = plan(self.model, rates, self.criterion, self.mode)
+        masks = self.choose(self.model, rates)
         if last:
             apply_masks(self.model, masks)
         else:

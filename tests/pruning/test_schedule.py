@@ -28,8 +28,9 @@ def test_the_polynomial_is_zhu_and_guptas_and_full_one_pruning_before_the_end() 
 
 
 def test_a_constant_rate_is_not_spoilt_by_float32() -> None:
-    schedule = pruning_schedule("constant", 0.29, 1, 3)
-    assert [schedule(epoch) for epoch in (1, 2, 3)] == [(True, 0.29)] * 3
+    for rate in (0.29, 1.0, 0.0):
+        schedule = pruning_schedule("constant", rate, 1, 3)
+        assert [schedule(epoch) for epoch in (1, 2, 3)] == [(True, rate)] * 3
 
 
 def test_without_the_library_a_constant_rate_still_works(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,5 @@
 import logging
+from functools import partial
 from typing import Any
 
 import keras
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 from lib.models import build
-from lib.pruning import SoftPruning, channel_sets
+from lib.pruning import SoftPruning, channel_sets, plan
 
 
 def _zeros(model: keras.Model, attribute: str, names: str = "convolutions") -> int:
@@ -28,7 +29,7 @@ def _train(model: keras.Model, rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("schedule", ["constant", "polynomial"])
 def test_prunes_every_few_epochs_and_for_good_after_the_last(rng: np.random.Generator, schedule: Any) -> None:
     model = build("eresfd", width_mult=8 / 256)
-    pruning = SoftPruning(0.5, "fpgm", "removable", 2, first_epoch=10, last_epoch=16, schedule=schedule)
+    pruning = SoftPruning(0.5, 2, first_epoch=10, last_epoch=16, schedule=schedule)
     pruning.set_model(model)
     pruned = {}
     for epoch in range(10, 17):
@@ -46,7 +47,7 @@ def test_prunes_every_few_epochs_and_for_good_after_the_last(rng: np.random.Gene
 
 
 def test_counts_the_channels_that_came_back(tiny_model: keras.Model, caplog: pytest.LogCaptureFixture) -> None:
-    pruning = SoftPruning({"conv3": 0.25}, "l1", "removable", every=1, first_epoch=0, last_epoch=9)
+    pruning = SoftPruning({"conv3": 0.25}, 1, 0, 9, choose=partial(plan, criterion="l1"))
     pruning.set_model(tiny_model)
     pruning.on_epoch_end(0)
     assert pruning.masks is not None
