@@ -82,6 +82,11 @@ def test_run_folder_means_its_last_model(tmp_path: Path, finished: list[str], ex
     assert model_file(run) == run / "optimized" / f"{expected}.keras"
 
 
+def test_run_folder_means_its_shrunk_model_if_there_is_one(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "run", ["pretrain", "finetune"], ["pretrain", "finetune", "shrunk"])
+    assert model_file(run) == run / "optimized" / "shrunk.keras"
+
+
 def test_file_means_itself(tmp_path: Path) -> None:
     (tmp_path / "model.keras").touch()
     assert model_file(tmp_path / "model.keras") == tmp_path / "model.keras"
