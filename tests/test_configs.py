@@ -84,7 +84,7 @@ def _on(samples: SampleSet, config: Config) -> Config:
 
 @pytest.mark.slow
 def test_the_small_dsfd_trains_two_steps(samples: SampleSet) -> None:
-    overrides = ["DATA.hin=96", "DATA.win=96", "TRAIN.batch_size=4", "TRAIN.process_num=1"]
+    overrides = ["DATA.hin=96", "DATA.win=96", "TRAIN.batch_size=4", "TRAIN.process_num=1", "TRAIN.val_set_size=4"]
     config = _on(samples, load_config(ROOT / "configs" / "dsfd_mobilenet_samples.py", overrides))
     keras.utils.set_random_seed(0)
     trainer = Trainer(chosen_model(config), config)

@@ -23,21 +23,10 @@ def _narrow(**options: Any) -> keras.Model:
     return build("MobilenetV2", **NARROW, **options)
 
 
-@pytest.mark.parametrize(
-    ("name", "parameters", "macs"),
-    [
-        ("vgg_16", 42_559_974, 210_630_425_600),
-        ("resnet_v1_50", 57_275_942, 122_923_596_800),
-        ("MobilenetV2", 11_222_822, 44_358_758_400),
-    ],
-)
-def test_inference_costs_are_the_documented_ones(name: str, parameters: int, macs: int) -> None:
-    costs = layer_costs(inference_model(build(name)), 640, 640)
-    assert sum(cost.parameters for cost in costs) == parameters
-    assert sum(cost.macs for cost in costs) == macs
-    if name == "vgg_16":  # the seed's figure for its 19 endpoints
-        assert [cost.name for cost in costs if cost.name in VGG_ENDPOINTS] == list(VGG_ENDPOINTS)
-        assert sum(cost.macs for cost in costs if cost.name in VGG_ENDPOINTS) == 127_822_233_600
+def test_vggs_endpoints_need_the_seeds_multiply_accumulates() -> None:
+    costs = [cost for cost in layer_costs(inference_model(build("vgg_16")), 640, 640) if cost.name in VGG_ENDPOINTS]
+    assert [cost.name for cost in costs] == list(VGG_ENDPOINTS)
+    assert sum(cost.macs for cost in costs) == 127_822_233_600
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (64, 96), (67, 131)])
