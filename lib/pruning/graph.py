@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 
 from lib.calls import Call, Calls
 from lib.errors import ConfigError, ModelError
-from lib.pruning.rules import SUPPORTED, Kind, keeps_zero, kind_of
+from lib.pruning.rules import MIXERS, SUPPORTED, Kind, keeps_zero, kind_of
 
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
@@ -103,7 +103,8 @@ class ChannelGraph:
         for number in self.calls.inputs:
             self._source(number, "comes from the input")
         for position, step in enumerate(self.steps):
-            if step.kind == "opaque" and id(step.layer) not in self.guarded and position not in harmless:
+            followed = step.kind != "opaque" or isinstance(step.layer, MIXERS)
+            if not followed and id(step.layer) not in self.guarded and position not in harmless:
                 raise ModelError(
                     f"{step.layer.name} ({type(step.layer).__name__}, call {position + 1} of {len(self.steps)}, behind "
                     f"{self._before(position)}): its channels cannot be followed; supported are {SUPPORTED}. To leave "

@@ -42,6 +42,8 @@ _PASSING = (
 _SUMS = (layers.Add, layers.Subtract, layers.Average, layers.Maximum, layers.Minimum, WeightedFusion)
 # Sums that stay what they are when operands that are zero are left out; the others would need them as zeros.
 DROPPING_SUMS = (layers.Add, WeightedFusion)
+# They mix channels, so that what they read and make stays as if they were protected.
+MIXERS = (layers.GroupNormalization, layers.LayerNormalization)
 _MAKERS = (layers.Conv2D, layers.Dense, layers.SeparableConv2D)
 SUPPORTED = (
     "Conv2D, DepthwiseConv2D, SeparableConv2D, Dense, BatchNormalization, activations that act on each value, padding, "

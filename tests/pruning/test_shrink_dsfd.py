@@ -53,3 +53,12 @@ def test_the_detecting_part_of_a_shrunk_dsfd_is_smaller_by_the_plan() -> None:
     assert count_parameters(inference_model(small)) == count_parameters(part) < 0.4 * count_parameters(model)
     images = random.uniform(0, 255, (1, 64, 96, 3)).astype(np.float32)
     assert largest_difference(inference_model(small), part, images) == 0
+
+
+def test_what_a_group_normalisation_reads_stays() -> None:
+    random = np.random.default_rng(3)
+    model = lively(build("MobilenetV2", **SMALL, fpn=False, norm="GN"), random, 96)
+    names = {item.name for item in channel_sets(model)}
+    assert "block_16_expand" in names
+    assert not [name for name in names if name.startswith("extra_conv")]
+    _same_function(model, plan(model, 0.3), 64, 64)
