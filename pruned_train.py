@@ -21,8 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = load_config(options.config, options.overrides)
         from lib.training import run  # importing Keras takes seconds: after the config is known to be sound
 
-        verbose = 1 if sys.stdout.isatty() else 2
-        results = run(config, options.fresh, verbose, lambda stage: progress_bar(f"evaluating {stage}"))
+        results = run(config, options.fresh, progress=progress_bar)
         print(f"\n{stage_table(results)}\n\nrun folder: {config.MODEL.model_path}")
     return 0
 

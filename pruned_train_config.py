@@ -47,7 +47,10 @@ config.MODEL.net_structure = "eresfd"
 config.MODEL.width_mult = 0.0625  # share of 256 channels (published: 0.0625, 92,208 parameters)
 config.MODEL.pretrained_model = ""  # a .keras file, e.g. from tools/import_weights.py; empty: pretrain
 config.MODEL.model_path = "runs/eresfd_samples"  # run folder: settings, checkpoints, results
-config.MODEL.max_negatives_per_positive = 3.0  # hard negatives in the score loss
+config.MODEL.score_loss = "softmax"  # with hard negatives, or "focal": all anchors, no mining
+config.MODEL.max_negatives_per_positive = 3.0  # hard negatives in the softmax loss
+config.MODEL.negatives_over = "image"  # each image's for its own positives; "batch": the batch's together (DSFD)
+config.MODEL.box_loss_sigma = 1.0  # smooth L1 is quadratic up to 1 / sigma (DSFD: 9)
 config.ANCHOR.anchor_ratio = 1.25  # height / width of a new model's anchors; a loaded model brings its own
 config.ANCHOR.POSITIVE_ANCHOR_THRESH = 0.35  # IoU from which an anchor is positive
 config.ANCHOR.second_stage_thresh = 0.1  # lower IoU bound of the second matching stage
@@ -55,12 +58,30 @@ config.ANCHOR.second_stage_thresh = 0.1  # lower IoU bound of the second matchin
 # --- pretraining -------------------------------------------------------------------------------------------------
 config.TRAIN.epoch = 25  # published: 300
 config.TRAIN.batch_size = 16
-config.TRAIN.lr_value_every_step = (2e-3, 2e-4)  # Adam's rates, one more than steps (published: from 1e-3, x0.1)
+config.TRAIN.optimizer = "adamw"  # Adam, decay decoupled; "adam": decay coupled, as published; "sgd": coupled too
+config.TRAIN.momentum = 0.9  # of sgd; 0: off
+config.TRAIN.lr_value_every_step = (2e-3, 2e-4)  # rates, one more than steps (published: from 1e-3, x0.1)
 config.TRAIN.lr_decay_every_step = (500,)  # steps at which the next rate begins (published: 250k, 300k, 320k)
-config.TRAIN.weight_decay_factor = 5e-4  # decoupled; 0: off
+config.TRAIN.lr_decay_every_epoch = ()  # the same by epoch, in place of steps; (): by step
+config.TRAIN.lr_schedule = "step"  # or "cosine": in every stage half a cosine from its first rate to its last
+config.TRAIN.warmup_step = 0  # steps over which every stage's rate rises from 0; 0: off
+config.TRAIN.weight_decay_factor = 5e-4  # on all parameters; 0: off
 config.TRAIN.pruned_alpha = 0.0  # weight of the group-sparsity loss, until fine-tuning; 0: off
 config.TRAIN.pruned_ratio = 0.3  # share of each endpoint's channels that it pulls to zero, 0..1: one number, a list in
 # layer order (lib.pruning.endpoints), or names and patterns, {"context*": 0.5, "*": 0.2}
+config.TRAIN.clip_value = 0.0  # every gradient is cut to -value..value (DSFD: 5); 0: off
+config.TRAIN.clip_norm = 0.0  # all gradients together are scaled down to this norm; 0: off
+config.TRAIN.accumulate = 1  # batches for one update, each with its own batch statistics; 1: off
+config.TRAIN.ema = 0.0  # weights averaged with this momentum, e.g. 0.999, are validated and saved; 0: off
+config.TRAIN.mixed_precision = "off"  # "bfloat16", or "float16" on GPUs without it; heads and losses stay float32
+config.TRAIN.num_gpu = 1  # GPUs that share every batch (TensorFlow only); 1: no sharing
+
+# --- checkpoints and logs ----------------------------------------------------------------------------------------
+config.TRAIN.checkpoint_every_step = 0  # also so often within an epoch; 0: after every epoch only
+config.TRAIN.keep_checkpoints = 0  # so many of the latest epochs' checkpoints stay, and the best; 0: all
+config.TRAIN.log_interval = 100  # steps between two points in TensorBoard's files; 0: epochs only
+config.TRAIN.ap_every_epoch = 0  # epochs between two measurements of AP while training; 0: off
+config.TRAIN.ap_images = 100  # validation images for it, drawn by the seed
 
 # --- pruning -----------------------------------------------------------------------------------------------------
 config.PRUNE.rate = 0.3  # share of each set's channels, 0 <= rate < 1, or {"context*": 0.5, "stage?_*": 0.2}

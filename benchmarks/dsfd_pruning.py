@@ -58,10 +58,10 @@ def _row(config: Config, start: str | Path, epochs: int, learning_rate: float) -
     from lib.data.images import read_rgb
     from lib.detection import FaceDetector
     from lib.evaluation import evaluate
+    from lib.face_data import load_data
     from lib.models import inference_model, load
     from lib.pruning import apply_masks, dead_channels, largest_difference, shrink
     from lib.trainer import Trainer
-    from lib.training import load_data
 
     began = time.perf_counter()
     data = load_data(config)

@@ -4,50 +4,68 @@ import csv
 import io
 import logging
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import keras
-import numpy as np
 from numpy.typing import NDArray
 
 from lib.activity import ActivityProbe
 from lib.cost import layer_costs
 from lib.errors import TrainingError
 from lib.files import write_text
-from lib.models import save
+from lib.optimization import Rates
 from lib.runs import RunFolder
 
 logger = logging.getLogger(__name__)
 Logs = dict[str, Any] | None
 
 
-class PiecewiseRate(keras.callbacks.Callback):
-    """Piecewise constant learning rate by step of the stage; it depends on the step alone, so a restart finds it again.
+class Trained(Protocol):
+    """What the callbacks need of `lib.trainer.Trainer`."""
 
-    Args:
-        values: the rates, one more than `boundaries`.
-        boundaries: steps, counted from 0 at the stage's start, at which the next value begins.
-        first_epoch: the stage's first epoch, counted from 0.
-        steps_per_epoch: steps of an epoch.
+    running_metrics: list[list[float]]
+
+    def save_checkpoint(self, path: Any) -> None: ...
+    def validate(self, dataset: keras.utils.PyDataset) -> dict[str, float]: ...
+
+
+class BatchCallback(keras.callbacks.Callback):
+    """Knows the epoch, and the batch in it also where an epoch is resumed in its middle.
+
+    Attributes:
+        epoch: the current one, counted from 0.
+        first_batch: the batch that Keras counts as 0; `lib.trainer.Trainer.fit` sets it.
 
     """
 
-    def __init__(
-        self, values: tuple[float, ...], boundaries: tuple[int, ...], first_epoch: int, steps_per_epoch: int
-    ) -> None:
-        super().__init__()
-        self.values, self.boundaries = values, boundaries
-        self.first_epoch, self.steps_per_epoch = first_epoch, steps_per_epoch
-        self.epoch = first_epoch
-        self.current: float | None = None
+    epoch = 0
+    first_batch = 0
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self.epoch = epoch
 
+
+class LearningRate(BatchCallback):
+    """Sets the rate of every step; it depends on the step of the stage alone, so a restart finds it again.
+
+    Args:
+        rates: rate by update.
+        first_epoch: the stage's first epoch, counted from 0.
+        steps_per_epoch: batches of an epoch.
+        accumulate: batches for one update.
+
+    """
+
+    def __init__(self, rates: Rates, first_epoch: int, steps_per_epoch: int, accumulate: int = 1) -> None:
+        super().__init__()
+        self.rates, self.first_epoch, self.steps_per_epoch = rates, first_epoch, steps_per_epoch
+        self.accumulate = accumulate
+        self.current: float | None = None
+
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
-        step = (self.epoch - self.first_epoch) * self.steps_per_epoch + batch
-        rate = self.values[sum(step >= boundary for boundary in self.boundaries)]
+        step = (self.epoch - self.first_epoch) * self.steps_per_epoch + self.first_batch + batch
+        rate = self.rates.at(step // self.accumulate)
         if rate != self.current:
             self.model.optimizer.learning_rate = self.current = rate
 
@@ -67,29 +85,49 @@ class DatasetEpoch(keras.callbacks.Callback):
         self.dataset.epoch = epoch
 
 
-class StopOnNonFinite(keras.callbacks.Callback):
-    """Stops the run as soon as a loss term is not finite, and names it."""
+class StopOnNonFinite(BatchCallback):
+    """Stops the run when a loss term is not finite, and names the term, the batch's images and the last checkpoint.
 
-    def __init__(self, folder: RunFolder) -> None:
+    A step's terms are read when the next one has been started, so that a fast device need not wait, and at the latest
+    before a checkpoint is written: put this before `Checkpoint`.
+
+    Args:
+        folder: the run.
+        images_of: (epoch, batch) -> the paths of the batch's images.
+        every: steps between two checkpoints in an epoch; 0: none.
+
+    """
+
+    def __init__(self, folder: RunFolder, images_of: Callable[[int, int], Sequence[str]], every: int = 0) -> None:
         super().__init__()
-        self.folder = folder
-        self.epoch = 0
-
-    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        self.epoch = epoch
+        self.folder, self.images_of, self.every = folder, images_of, every
+        self._unread: tuple[int, Any] | None = None
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        terms = {name: float(value) for name, value in (logs or {}).items()}
+        self._read()
+        self._unread = (self.first_batch + batch, logs or {})
+        if self.every and (self.first_batch + batch + 1) % self.every == 0:
+            self._read()
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        self._read()
+
+    def _read(self) -> None:
+        if self._unread is None:
+            return
+        batch, logs = self._unread
+        self._unread = None
+        terms = {name: float(value) for name, value in logs.items()}
         # The sum is as bad as its terms: name a term if there is one to name.
         bad = [name for name, value in terms.items() if not math.isfinite(value)]
         bad.sort(key="loss".__eq__)
         if bad:
-            progress = self.folder.state["progress"]
-            last = self.folder.checkpoint(progress["epoch"]) if progress else "none of this stage"
+            images = ", ".join(self.images_of(self.epoch, batch))
             raise TrainingError(
                 f"{bad[0]} is not finite in epoch {self.epoch + 1}, batch {batch} "
-                f"({', '.join(f'{name} {value:g}' for name, value in terms.items())}); last good checkpoint: {last}; "
-                "a lower learning rate usually helps"
+                f"({', '.join(f'{name} {value:g}' for name, value in terms.items())}); images: {images}; "
+                f"last good checkpoint: {self.folder.last_checkpoint() or 'none of this stage'}; "
+                "a lower learning rate, TRAIN.clip_norm or TRAIN.warmup_step usually helps"
             )
 
 
@@ -99,45 +137,37 @@ class Validation(keras.callbacks.Callback):
     A callback, and not `fit(validation_data=...)`, so that it can come after the pruning of the same epoch.
     """
 
-    def __init__(self, dataset: keras.utils.PyDataset) -> None:
+    def __init__(self, trained: Trained, dataset: keras.utils.PyDataset) -> None:
         super().__init__()
-        self.dataset = dataset
+        self.trained, self.dataset = trained, dataset
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         assert logs is not None
-        losses = self.model.evaluate(self.dataset, return_dict=True, verbose=0)
-        logs.update({f"val_{name}": float(value) for name, value in losses.items()})
+        logs.update({f"val_{name}": value for name, value in self.trained.validate(self.dataset).items()})
 
 
 class ActivityLog(keras.callbacks.Callback):
     """At the end of an epoch: which channels are still active on some images, and the multiply-accumulates they need.
 
-    Adds to the epoch's logs `mac_ratio`, the share 0..1 of the model's multiply-accumulates, and `pruning_loss`, what
-    the loss is more than its named terms: the group-sparsity loss. The active channels go to the log, by layer.
+    Adds to the epoch's logs `mac_ratio`, the share 0..1 of the model's multiply-accumulates. The active channels go to
+    the log, by layer.
 
     Args:
+        detector: the model.
         images_rgb: [B, H, W, 3], 0..255, B at least 1.
 
     """
 
-    def __init__(self, images_rgb: NDArray[Any]) -> None:
+    def __init__(self, detector: keras.Model, images_rgb: NDArray[Any]) -> None:
         super().__init__()
         self.images_rgb = images_rgb
-        self.probe: ActivityProbe | None = None
-        self.full_macs = 0
-
-    def set_model(self, model: keras.Model) -> None:
-        super().set_model(model)
-        costs = layer_costs(model, *self.images_rgb.shape[1:3])
-        self.probe, self.full_macs = ActivityProbe(model, costs), sum(cost.macs for cost in costs)
+        costs = layer_costs(detector, *images_rgb.shape[1:3])
+        self.probe, self.full_macs = ActivityProbe(detector, costs), sum(cost.macs for cost in costs)
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         assert logs is not None
-        assert self.probe is not None
         found = self.probe(self.images_rgb)
         logs["mac_ratio"] = sum(item.macs for item in found) / self.full_macs
-        terms = [value for name, value in logs.items() if name.endswith("_loss") and not name.startswith("val_")]
-        logs["pruning_loss"] = float(logs["loss"] - np.sum(terms))
         fewer = [f"{item.name} {item.active:g} of {item.channels}" for item in found if item.active < item.channels]
         logger.info(
             "epoch %d: %.2f %% of the MACs are active; channels: %s%d layers with all",
@@ -148,37 +178,102 @@ class ActivityLog(keras.callbacks.Callback):
         )
 
 
-class Checkpoint(keras.callbacks.Callback):
-    """After every epoch: the model with its optimiser, the history, and then the state that refers to them.
+class AveragePrecision(keras.callbacks.Callback):
+    """Every `every` epochs of the stage, a figure of the present detector, added to the epoch's logs as `val_ap`.
+
+    Args:
+        measure: makes the figure.
+        every: epochs between two.
+        first_epoch: the stage's first epoch.
+
+    """
+
+    def __init__(self, measure: Callable[[], float], every: int, first_epoch: int) -> None:
+        super().__init__()
+        self.measure, self.every, self.first_epoch = measure, every, first_epoch
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        if logs is not None and (epoch + 1 - self.first_epoch) % self.every == 0:
+            logs["val_ap"] = self.measure()
+
+
+class Checkpoint(BatchCallback):
+    """After every epoch and every few steps: detector and optimiser, and then the state that refers to them.
+
+    A state refers to whole files only, and files that no state needs are removed after it is written; so a run that is
+    killed anywhere goes on from the state before.
 
     Args:
         folder: the run.
         stage: the stage's name.
+        trained: what is saved.
         more_state: what else a restart needs, a JSON-able dict.
+        every: steps between two checkpoints in an epoch; 0: none.
+        keep: so many of the latest epochs' checkpoints are kept, and the stage's best; 0: all.
 
     """
 
-    def __init__(self, folder: RunFolder, stage: str, more_state: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        stage: str,
+        trained: Trained,
+        more_state: Callable[[], dict[str, Any]],
+        every: int = 0,
+        keep: int = 0,
+    ) -> None:
         super().__init__()
-        self.folder, self.stage, self.more_state = folder, stage, more_state
+        self.folder, self.stage, self.trained, self.more_state = folder, stage, trained, more_state
+        self.every, self.keep = every, keep
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        super().on_epoch_begin(epoch)
+        if self.first_batch:  # Keras has just set the means to zero
+            self.trained.running_metrics = self.folder.state["progress"]["metrics"]
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        done = self.first_batch + batch + 1
+        # Not after the last batch: a restart there would leave out what belongs to the epoch's end.
+        if self.every and done % self.every == 0 and batch + 1 < self.params["steps"]:
+            progress = self.folder.state["progress"]
+            best = progress["best"] if progress else None
+            self._save(self.epoch, done, best, {"metrics": self.trained.running_metrics})
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         state, done = self.folder.state, epoch + 1
         values = {name: float(value) for name, value in (logs or {}).items()}
-        save(self.model, self.folder.checkpoint(done))
         best = state["progress"] and state["progress"]["best"]
         if not best or values["val_loss"] < best["val_loss"]:
             best = {"epoch": done, "val_loss": values["val_loss"]}
         row = {"epoch": done, "stage": self.stage, "learning_rate": float(self.model.optimizer.learning_rate), **values}
         state["history"] = [*(entry for entry in state["history"] if entry["epoch"] < done), row]
-        state["progress"] = {"stage": self.stage, "epoch": done, "best": best, **self.more_state()}
-        self.folder.save_state()
-        write_text(self.folder.path / "history.csv", _csv(state["history"]))
+        self._save(done, 0, best)
+        with self.folder.writing():
+            write_text(self.folder.path / "history.csv", csv_text(state["history"]))
+        logger.info("epoch %d (%s): %s", done, self.stage, ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
+
+    def _save(self, epoch: int, batch: int, best: Any, more: dict[str, Any] | None = None) -> None:
+        state = self.folder.state
+        before = state["progress"]
+        with self.folder.writing():
+            self.trained.save_checkpoint(self.folder.checkpoint(epoch, batch))
+            state["progress"] = {
+                "stage": self.stage, "epoch": epoch, "batch": batch, "best": best, **self.more_state(), **(more or {}),
+            }  # fmt: skip
+            self.folder.save_state()
+        if before and before.get("batch"):
+            self.folder.checkpoint(before["epoch"], before["batch"]).unlink(missing_ok=True)
+        if self.keep and not batch:
+            for old in range(1, epoch - self.keep + 1):
+                if not best or old != best["epoch"]:
+                    self.folder.checkpoint(old).unlink(missing_ok=True)
 
 
-def _csv(rows: list[dict[str, Any]]) -> str:
+def csv_text(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as CSV with a header of all their names; what a row lacks is empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n", extrasaction="ignore")
+    names = dict.fromkeys(name for row in rows for name in row)
+    writer = csv.DictWriter(text, fieldnames=list(names), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

@@ -4,8 +4,9 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from lib.errors import ToolkitError
 
@@ -36,24 +37,31 @@ def _exit(message: str, status: int) -> int:
 _SECONDS_BETWEEN_LINES = 60  # where stderr is a file, not a terminal
 
 
-def progress_bar(label: str) -> Callable[[int, int], None]:
-    """A function of (done, in all) that shows images/s and the time left on stderr.
+class ProgressLine(Protocol):
+    """What `progress_bar` returns."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None: ...
+
+
+def progress_bar(label: str) -> ProgressLine:
+    """A function of (images done, in all, note) that shows images/s, the time left and the note on stderr.
 
     In a terminal it keeps one line up to date; elsewhere it writes a line a minute and one at the end.
     """
     started = shown = time.monotonic()
     live = sys.stderr.isatty()
 
-    def show(done: int, total: int) -> None:
+    def show(done: int, total: int, note: str = "") -> None:
         nonlocal shown
         now = time.monotonic()
         if not live and done < total and now - shown < _SECONDS_BETWEEN_LINES:
             return
         shown = now
         rate = done / max(now - started, 1e-9)
-        start, end = ("\r", "\n" if done == total else "") if live else ("", "\n")
+        start, end = ("\r\033[K", "\n" if done == total else "") if live else ("", "\n")
         left = _duration((total - done) / rate) if done else "unknown time"
-        sys.stderr.write(f"{start}{label}: {done}/{total} images, {rate:.1f}/s, {left} left {end}")
+        more = f", {note}" if note else ""
+        sys.stderr.write(f"{start}{label}: {done}/{total} images, {rate:.1f}/s, {left} left{more} {end}")
         sys.stderr.flush()
 
     return show

@@ -21,6 +21,7 @@ from lib.errors import ConfigError
 
 Stage = Literal["pretrain", "soft_prune", "finetune", "evaluate"]
 NetStructure = Literal["eresfd", "vgg_16", "resnet_v1_50", "resnet_v1_101", "MobilenetV2"]
+Rate = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
@@ -89,7 +90,23 @@ class Train(Section):
     batch_size: Positive = 16
     lr_value_every_step: Annotated[tuple[LearningRate, ...], Field(min_length=1)] = (1e-3,)
     lr_decay_every_step: tuple[Positive, ...] = ()
+    lr_decay_every_epoch: tuple[Positive, ...] = ()
+    lr_schedule: Literal["step", "cosine"] = "step"
+    warmup_step: Count = 0
+    optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
+    momentum: Rate = 0.9
     weight_decay_factor: Annotated[float, Field(ge=0)] = 5e-4
+    clip_value: Annotated[float, Field(ge=0)] = 0.0
+    clip_norm: Annotated[float, Field(ge=0)] = 0.0
+    accumulate: Positive = 1
+    ema: Rate = 0.0
+    mixed_precision: Literal["off", "bfloat16", "float16"] = "off"
+    num_gpu: Positive = 1
+    checkpoint_every_step: Count = 0
+    keep_checkpoints: Count = 0
+    log_interval: Count = 100
+    ap_every_epoch: Count = 0
+    ap_images: Positive = 100
     norm: Literal["", "BN", "GN", "None"] = ""
     lock_basenet_bn: bool = False
     frozen_stages: Annotated[int, Field(ge=-1)] = -1
@@ -117,6 +134,9 @@ class Model(Section):
     dual_mode: bool = True
     maxout: bool = True
     max_negatives_per_positive: Annotated[float, Field(gt=0)] = 3.0
+    negatives_over: Literal["image", "batch"] = "image"
+    score_loss: Literal["softmax", "focal"] = "softmax"
+    box_loss_sigma: Annotated[float, Field(gt=0)] = 1.0
 
 
 class Data(Section):
@@ -198,13 +218,21 @@ class Config(Settings):
     def check(self) -> None:
         """Raises ConfigError where settings that are fine alone do not go together."""
         train, data, prune = self.TRAIN, self.DATA, self.PRUNE
-        if len(train.lr_value_every_step) != len(train.lr_decay_every_step) + 1:
+        if train.lr_decay_every_step and train.lr_decay_every_epoch:
+            raise ConfigError("give TRAIN.lr_decay_every_step or TRAIN.lr_decay_every_epoch, not both")
+        decays, unit = (
+            (train.lr_decay_every_epoch, "epoch") if train.lr_decay_every_epoch else (train.lr_decay_every_step, "step")
+        )
+        if train.lr_schedule == "step" and len(train.lr_value_every_step) != len(decays) + 1:
             raise ConfigError(
-                "TRAIN.lr_value_every_step needs one value more than TRAIN.lr_decay_every_step has steps, got "
-                f"{len(train.lr_value_every_step)} values and {len(train.lr_decay_every_step)} steps"
+                f"TRAIN.lr_value_every_step needs one value more than TRAIN.lr_decay_every_{unit} has {unit}s, got "
+                f"{len(train.lr_value_every_step)} values and {len(decays)} {unit}s"
             )
+        if train.clip_value and train.clip_norm:
+            raise ConfigError("give TRAIN.clip_value or TRAIN.clip_norm, not both; 0 switches one off")
         for name, steps in (
             ("TRAIN.lr_decay_every_step", train.lr_decay_every_step),
+            ("TRAIN.lr_decay_every_epoch", train.lr_decay_every_epoch),
             ("PRUNE.soft_lr_decay_epoch", prune.soft_lr_decay_epoch),
             ("PRUNE.finetune_lr_decay_epoch", prune.finetune_lr_decay_epoch),
         ):

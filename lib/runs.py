@@ -5,6 +5,8 @@ import logging
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,15 +20,25 @@ logger = logging.getLogger(__name__)
 _PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy", "opencv-python-headless")
 # Settings that may change between two runs in one folder: how fast a run goes, where it lies, and which stages to run
 # (finished ones are not run again, so a later call can add to them).
-_IMMATERIAL = ("TRAIN.process_num", "TRAIN.prefetch_size", "TRAIN.stages", "MODEL.model_path")
+_IMMATERIAL = (
+    "TRAIN.process_num",
+    "TRAIN.prefetch_size",
+    "TRAIN.checkpoint_every_step",
+    "TRAIN.keep_checkpoints",
+    "TRAIN.log_interval",
+    "TRAIN.ap_every_epoch",
+    "TRAIN.ap_images",
+    "TRAIN.stages",
+    "MODEL.model_path",
+)
 
 
 class RunFolder:
     """One run's folder.
 
     Files: `config.json` (settings, versions, commit), `state.json` (finished stages, progress), `epoch_N.keras`
-    (checkpoints with optimiser), `optimized/STAGE.keras` (each stage's outcome), `masks.json`, `history.csv`,
-    `results.json`.
+    (checkpoints with optimiser; `epoch_N_batch_M.keras` in the middle of an epoch), `optimized/STAGE.keras` (each
+    stage's outcome), `masks.json`, `history.csv`, `tensorboard/`, `results.json`.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -54,7 +66,9 @@ class RunFolder:
             self._require_same(read_json(settings)["config"], config)
             if (self.path / "state.json").is_file():
                 self.state = read_json(self.path / "state.json")
+            self._remove_leftovers()
             return
+        self._remove_leftovers()
         if self.path.exists() and any(self.path.iterdir()):
             raise TrainingError(f"{self.path}: not empty and no run of this program; choose another MODEL.model_path")
         write_json(settings, {"config": config.model_dump(mode="json"), **_environment()})
@@ -62,16 +76,46 @@ class RunFolder:
     def save_state(self) -> None:
         write_json(self.path / "state.json", self.state)
 
-    def checkpoint(self, epoch: int) -> Path:
-        """The checkpoint after `epoch` epochs, all stages counted."""
-        return self.path / f"epoch_{epoch}.keras"
+    def checkpoint(self, epoch: int, batch: int = 0) -> Path:
+        """The checkpoint after `epoch` epochs, all stages counted, and `batch` batches more."""
+        return self.path / (f"epoch_{epoch}_batch_{batch}.keras" if batch else f"epoch_{epoch}.keras")
+
+    def last_checkpoint(self) -> Path | None:
+        """The checkpoint that the present stage would go on from; None where it has none yet."""
+        progress = self.state["progress"]
+        return self.checkpoint(progress["epoch"], progress.get("batch", 0)) if progress else None
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turns a failure to write into a message that says what is still there.
+
+        Raises:
+            TrainingError: the disk is full, or the folder cannot be written for another reason.
+
+        """
+        before = self.last_checkpoint()
+        try:
+            yield
+        except OSError as error:
+            raise TrainingError(
+                f"{self.path}: cannot be written ({error}); the last whole checkpoint is "
+                f"{before or 'none of this stage'}. Make room, and the same command goes on from there"
+            ) from error
+
+    def _remove_leftovers(self) -> None:
+        """Removes what a killed run left half written: nothing ever refers to it."""
+        for file in [*self.path.glob(".*.part.*"), *self.path.glob("optimized/.*.part.*")]:
+            file.unlink(missing_ok=True)
 
     def outcome(self, stage: str) -> Path:
         """The model that a stage ended with."""
         return self.path / "optimized" / f"{stage}.keras"
 
     def _require_same(self, before: dict[str, Any], config: Config) -> None:
-        old, new = _lines(before), _lines(config.model_dump(mode="json"))
+        # A run made before a setting existed ran as its default says.
+        defaults = type(config)().model_dump(mode="json")
+        complete = {section: {**values, **before.get(section, {})} for section, values in defaults.items()}
+        old, new = _lines(complete), _lines(config.model_dump(mode="json"))
         if old != new:
             changes = [line for line in difflib.ndiff(old, new) if line[0] in "-+"]
             raise TrainingError(

@@ -5,29 +5,38 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import keras
-import numpy as np
 
-from lib.callbacks import ActivityLog, Checkpoint, PiecewiseRate, StopOnNonFinite, Validation
+from lib.callbacks import (
+    ActivityLog,
+    AveragePrecision,
+    Checkpoint,
+    LearningRate,
+    StopOnNonFinite,
+    Validation,
+)
 from lib.config import Config
 from lib.cost import count_macs, count_parameters, zero_share
 from lib.data.images import read_rgb
 from lib.data.loader import FaceDataset
-from lib.data.samples import ensure_samples
-from lib.data.wider import Record, read_annotations
+from lib.data.wider import Record
 from lib.detection import FaceDetector
-from lib.errors import DataError
+from lib.devices import scope
 from lib.evaluation import IOU_THRESHOLD, evaluate
 from lib.export import DetectionSettings
+from lib.face_data import FaceData, load_data, subset
 from lib.files import read_json, write_json
+from lib.logs import EventLog, Progress, ProgressBar
 from lib.memory import memory_errors
 from lib.models import inference_model, load, save
 from lib.models.chosen import chosen_model
 from lib.models.dsfd import named_ratios
+from lib.optimization import Rates
 from lib.pruning import GroupSparsity, Masks, SoftPruning, apply_masks, combine, dead_channels, plan
-from lib.pruning.planning import Rates
+from lib.pruning.planning import Rates as PruningRates
 from lib.removal import measured, plan_table, remove
 from lib.runs import RunFolder
 from lib.sample_picture import write_samples
@@ -35,88 +44,33 @@ from lib.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
 COMPARED_IMAGES = 8  # validation images that the model without its pruned channels is compared on
 RECALIBRATION_BATCHES = 40  # at momentum 0.9 the old statistics then weigh 0.9^40, 1.5 %
 
 
 @dataclass(frozen=True)
-class FaceData:
-    """The images of a run.
-
-    Attributes:
-        train, val: the annotated images.
-        description: one line for the tables: which data the figures come from.
-
-    """
-
-    train: list[Record]
-    val: list[Record]
-    description: str
-
-
-@dataclass(frozen=True)
 class _Stage:
-    """A training stage: its epochs, counted from 0 over the whole run, and its learning rates by step of the stage."""
+    """A training stage: its epochs, counted from 0 over the whole run, and its learning rates by update."""
 
     name: str
     first_epoch: int
     epochs: int
-    rates: tuple[float, ...]
-    boundaries: tuple[int, ...]
-
-
-def load_data(config: Config) -> FaceData:
-    """Reads the annotations that the config names, or makes the built-in sample set.
-
-    Raises:
-        DataError: annotations or images are unfit, or the validation images have no face to find.
-
-    """
-    data, train = config.DATA, config.TRAIN
-    if data.train_txt_path:
-        root = Path(data.root_path)
-        sources = [
-            (root / data.train_txt_path, root / data.train_image_dir),
-            (root / data.val_txt_path, root / data.val_image_dir),
-        ]
-        description = f"{data.train_txt_path} and {data.val_txt_path}"
-    else:
-        samples = ensure_samples(data.sample_path, train.seed)
-        sources = [(samples.train_annotations, samples.train_images), (samples.val_annotations, samples.val_images)]
-        description = "built-in generated scenes (drawings, not photographs)"
-    train_records, val_records = (
-        _subset(read_annotations(annotation, images), size, train.seed)
-        for (annotation, images), size in zip(sources, (train.train_set_size, train.val_set_size), strict=True)
-    )
-    if not any(len(record.boxes_xyxy_px) for record in val_records):
-        raise DataError(
-            f"{sources[1][0]}: no face in the {len(val_records)} validation images; nothing can be measured"
-        )
-    counts = f"{len(train_records)} training and {len(val_records)} validation images"
-    return FaceData(train_records, val_records, f"{description}, {counts}")
-
-
-def _subset(records: list[Record], size: int, seed: int) -> list[Record]:
-    """`size` of the records, drawn by the seed, in their order; 0 means all."""
-    if size == 0 or size >= len(records):
-        return records
-    return [records[i] for i in np.sort(np.random.default_rng(seed).permutation(len(records))[:size])]
+    rates: Rates
 
 
 def run(
     config: Config,
     fresh: bool = False,
-    verbose: int = 2,
-    evaluation_progress: Callable[[str], Progress] | None = None,
+    verbose: int = 0,
+    progress: Callable[[str], Progress] | None = None,
 ) -> dict[str, Any]:
     """Runs the stages that the config names, or goes on where the run folder stands.
 
     Args:
         config: checked settings.
         fresh: start anew even if the folder holds a run; that one is moved aside.
-        verbose: Keras' progress display: 0 none, 1 a bar, 2 a line an epoch.
-        evaluation_progress: makes, for a stage's name, a function that is called with (images done, images in all).
+        verbose: Keras' own display beside the log: 0 none, 1 a bar, 2 a line an epoch.
+        progress: makes a bar for what is about to run.
 
     Returns:
         The content of `results.json`.
@@ -126,18 +80,21 @@ def run(
 
     """
     keras.utils.set_random_seed(config.TRAIN.seed)
-    start = chosen_model(config)
-    planned = _choose(config)(start, config.PRUNE.rate)  # unfit rates fail now, not after hours
-    if config.TRAIN.pruned_alpha:
-        ratios = named_ratios(start, config.TRAIN.pruned_ratio)
-        GroupSparsity(start, config.TRAIN.pruned_alpha, ratios).detach()  # unfit ratios likewise
-    data = load_data(config)
-    folder = RunFolder(config.MODEL.model_path)
-    folder.open(config, fresh)
-    if planned.mode == "removable":
-        what = plan_table(inference_model(start), planned, config.DATA.hin, config.DATA.win)
-        logger.info("what pruning will leave:\n%s", what)
-    stages = _Stages(config, data, folder, start, verbose)
+    with scope(config.TRAIN.num_gpu):
+        start = chosen_model(config)
+        planned = _choose(config)(start, config.PRUNE.rate)  # unfit rates fail now, not after hours
+        if config.TRAIN.pruned_alpha:
+            ratios = named_ratios(start, config.TRAIN.pruned_ratio)
+            GroupSparsity(start, config.TRAIN.pruned_alpha, ratios).detach()  # unfit ratios likewise
+        data = load_data(config)
+        folder = RunFolder(config.MODEL.model_path)
+        folder.open(config, fresh)
+        if planned.mode == "removable":
+            what = plan_table(inference_model(start), planned, config.DATA.hin, config.DATA.win)
+            logger.info("what pruning will leave:\n%s", what)
+        stages = _Stages(config, data, folder, start, verbose, progress)
+    if (folder.path / "results.json").is_file():
+        logger.info("%s holds a finished run: what is done is not done again; --fresh starts anew", folder.path)
     if config.TRAIN.vis:
         write_samples(folder.path / "samples.png", stages.trainer.dataset(data.train, augment=True))
 
@@ -155,18 +112,18 @@ def run(
         else:
             logger.info("stage %s: already done", stage)
         if "evaluate" in config.TRAIN.stages and row["ap"] is None:
-            progress = evaluation_progress(stage) if evaluation_progress else None
-            row["ap"] = _average_precision(folder.outcome(stage), data, config, progress)
+            bar = progress(f"evaluating {stage}") if progress else None
+            row["ap"] = _average_precision(folder.outcome(stage), data.val, config, bar)
             folder.save_state()
     pruned = folder.state["stages"][-1]["stage"] in ("soft_prune", "finetune")
     if pruned and config.PRUNE.mode == "removable":
-        _shrink_outcome(config, data, folder, evaluation_progress)
+        _shrink_outcome(config, data, folder, progress)
     results = _results(config, data, folder)
     write_json(folder.path / "results.json", results)
     return results
 
 
-def _choose(config: Config) -> Callable[[keras.Model, Rates], Masks]:
+def _choose(config: Config) -> Callable[[keras.Model, PruningRates], Masks]:
     """Which channels go at which rates, as the config says."""
     prune = config.PRUNE
     return partial(
@@ -180,7 +137,7 @@ def _choose(config: Config) -> Callable[[keras.Model, Rates], Masks]:
 
 
 def _shrink_outcome(
-    config: Config, data: FaceData, folder: RunFolder, evaluation_progress: Callable[[str], Progress] | None
+    config: Config, data: FaceData, folder: RunFolder, progress: Callable[[str], Progress] | None
 ) -> None:
     """Takes the pruned channels out of the last stage's outcome, and measures what that brought."""
     state, evaluates = folder.state, "evaluate" in config.TRAIN.stages
@@ -203,8 +160,8 @@ def _shrink_outcome(
         }
         folder.save_state()
     if evaluates and removal["row"]["ap"] is None:
-        progress = evaluation_progress("shrunk") if evaluation_progress else None
-        removal["row"]["ap"] = _average_precision(folder.outcome("shrunk"), data, config, progress)
+        bar = progress("evaluating shrunk") if progress else None
+        removal["row"]["ap"] = _average_precision(folder.outcome("shrunk"), data.val, config, bar)
         folder.save_state()
     if evaluates and config.TEST.latency_rounds and removal["measured"] is None:
         models = {stage: load(folder.outcome(stage)) for stage in (first, last, "shrunk")}
@@ -221,10 +178,10 @@ def _costs(model: keras.Model, config: Config) -> dict[str, Any]:
     }
 
 
-def _average_precision(path: Path, data: FaceData, config: Config, progress: Progress | None) -> float:
+def _average_precision(path: Path, records: list[Record], config: Config, progress: Progress | None) -> float:
     """AP of a stage's saved outcome: what is measured is what the user gets."""
     detector = FaceDetector(path, config.TEST.iou_thres, config.TEST.max_detect)
-    ap, unreadable = evaluate(detector, data.val, config.TEST.score_thres, progress)
+    ap, unreadable = evaluate(detector, records, config.TEST.score_thres, progress)
     if unreadable:
         logger.warning("%d validation images could not be used; their faces count as missed", unreadable)
     return ap
@@ -251,10 +208,18 @@ def _results(config: Config, data: FaceData, folder: RunFolder) -> dict[str, Any
 class _Stages:
     """The stages of one run, on one trainer."""
 
-    def __init__(self, config: Config, data: FaceData, folder: RunFolder, model: keras.Model, verbose: int) -> None:
+    def __init__(
+        self,
+        config: Config,
+        data: FaceData,
+        folder: RunFolder,
+        model: keras.Model,
+        verbose: int,
+        progress: Callable[[str], Progress] | None,
+    ) -> None:
         self.config, self.data, self.folder = config, data, folder
         self.trainer = Trainer(model, config)
-        self.verbose = verbose
+        self.verbose, self.progress = verbose, progress
 
     def run_stage(self, name: str) -> None:
         """Runs a stage from the outcome of the one before, or from its own last checkpoint, and saves its outcome."""
@@ -274,7 +239,7 @@ class _Stages:
                     self.trainer.held.hold(self._hard_masks())
                 else:
                     self.trainer.held.release()
-                self._fit(stage, train)
+                self._fit(stage, train, progress)
                 self._take_best()
         self.trainer.save(self.folder.outcome(name))
 
@@ -283,8 +248,9 @@ class _Stages:
         state = self.folder.state
         progress = state["progress"]
         if progress:
-            checkpoint = self.folder.checkpoint(progress["epoch"])
-            logger.info("stage %s: going on after epoch %d, from %s", name, progress["epoch"], checkpoint)
+            checkpoint = self.folder.last_checkpoint()
+            assert checkpoint is not None, "there is progress"
+            logger.info("stage %s: going on from %s", name, checkpoint)
             self.trainer.restore(checkpoint)
             return dict(progress)
         if state["stages"]:
@@ -296,43 +262,74 @@ class _Stages:
         train, prune = self.config.TRAIN, self.config.PRUNE
         earlier = [row["epoch"] for row in self.folder.state["history"] if row["stage"] != name]
         first = max(earlier, default=0)
+        updates_per_epoch = len(self.trainer.dataset(self.data.train, augment=True)) // train.accumulate
         if name == "pretrain":
-            return _Stage(name, first, train.epoch, train.lr_value_every_step, train.lr_decay_every_step)
-        if name == "soft_prune":
-            epochs, rate, decays = prune.soft_epoch, prune.soft_lr, prune.soft_lr_decay_epoch
+            epochs, values = train.epoch, train.lr_value_every_step
+            boundaries = train.lr_decay_every_step
+            if train.lr_decay_every_epoch:
+                boundaries = tuple(epoch * updates_per_epoch for epoch in train.lr_decay_every_epoch)
         else:
-            epochs, rate, decays = prune.finetune_epoch, prune.finetune_lr, prune.finetune_lr_decay_epoch
-        steps = len(self.trainer.dataset(self.data.train, augment=True))
-        rates = tuple(rate * 0.1**drop for drop in range(len(decays) + 1))
-        return _Stage(name, first, epochs, rates, tuple(epoch * steps for epoch in decays))
+            soft = name == "soft_prune"
+            epochs = prune.soft_epoch if soft else prune.finetune_epoch
+            rate = prune.soft_lr if soft else prune.finetune_lr
+            decays = prune.soft_lr_decay_epoch if soft else prune.finetune_lr_decay_epoch
+            values = tuple(rate * 0.1**drop for drop in range(len(decays) + 1))
+            boundaries = tuple(epoch * updates_per_epoch for epoch in decays)
+        cosine = epochs * updates_per_epoch if train.lr_schedule == "cosine" else 0
+        return _Stage(name, first, epochs, Rates(values, boundaries, train.warmup_step, cosine))
 
-    def _fit(self, stage: _Stage, train: FaceDataset, pruning: SoftPruning | None = None) -> None:
-        """Keras' loop over the epochs of the stage that are left."""
+    def _fit(
+        self, stage: _Stage, train: FaceDataset, progress: dict[str, Any] | None, pruning: SoftPruning | None = None
+    ) -> None:
+        """Keras' loop over what is left of the stage."""
         last = stage.first_epoch + stage.epochs
         if train.epoch >= last:
             return
+        settings, trainer = self.config.TRAIN, self.trainer
 
         def more_state() -> dict[str, Any]:
             return {"masks": pruning.masks.to_dict()} if pruning and pruning.masks else {}
 
-        recalibration = [_Recalibration(pruning, self.trainer.dataset(self.data.train, True, last))] if pruning else []
-        callbacks = [
-            PiecewiseRate(stage.rates, stage.boundaries, stage.first_epoch, len(train)),
-            StopOnNonFinite(self.folder),
-            *([pruning] if pruning else []),
-            *recalibration,
-            *self._activity_log(),
-            Validation(self.trainer.dataset(self.data.val, augment=False)),
-            Checkpoint(self.folder, stage.name, more_state),
+        callbacks: list[keras.callbacks.Callback] = [
+            LearningRate(stage.rates, stage.first_epoch, len(train), settings.accumulate),
+            StopOnNonFinite(self.folder, train.image_names, settings.checkpoint_every_step),
         ]
-        self.trainer.fit(train, last, callbacks, self.verbose)
+        if self.progress:
+            callbacks.append(ProgressBar(self.progress(stage.name), last, len(train), train.batch_size))
+        if pruning:
+            recalibration = trainer.dataset(self.data.train, True, last)
+            callbacks += [pruning, _AfterPruning(pruning, trainer, recalibration)]
+        callbacks += self._activity_log()
+        callbacks.append(Validation(trainer, trainer.dataset(self.data.val, augment=False)))
+        if settings.ap_every_epoch:
+            callbacks.append(AveragePrecision(self._present_ap, settings.ap_every_epoch, stage.first_epoch))
+        callbacks += [
+            EventLog(self.folder.path / "tensorboard", settings.log_interval, len(train)),
+            Checkpoint(
+                self.folder,
+                stage.name,
+                trainer,
+                more_state,
+                settings.checkpoint_every_step,
+                settings.keep_checkpoints,
+            ),
+        ]
+        trainer.fit(train, last, callbacks, self.verbose, progress.get("batch", 0) if progress else 0)
+
+    def _present_ap(self) -> float:
+        """AP of the present weights on a part of the validation images."""
+        records = subset(self.data.val, self.config.TRAIN.ap_images, self.config.TRAIN.seed)
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "present.keras"
+            self.trainer.save(path)
+            return _average_precision(path, records, self.config, None)
 
     def _activity_log(self) -> list[ActivityLog]:
         """Where the group-sparsity loss is at work: what it switches off, on the first batch of validation images."""
         if not self.trainer.sparsity:
             return []
         images, _ = self.trainer.dataset(self.data.val, augment=False)[0]
-        return [ActivityLog(images)]
+        return [ActivityLog(self.trainer.model, images)]
 
     def _soft_prune(self, stage: _Stage, train: FaceDataset, progress: dict[str, Any] | None) -> Masks:
         prune = self.config.PRUNE
@@ -341,7 +338,7 @@ class _Stages:
         pruning = SoftPruning(prune.rate, prune.epoch_prune, first_epoch, last_epoch, choose, prune.schedule)
         if progress and "masks" in progress:
             pruning.masks = Masks.from_dict(progress["masks"])
-        self._fit(stage, train, pruning)
+        self._fit(stage, train, progress, pruning)
         assert pruning.masks is not None, "the last epoch ends with a pruning"
         return self._with_dead(pruning.masks)
 
@@ -374,15 +371,22 @@ class _Stages:
         self.trainer.set_weights(load(self.folder.checkpoint(best["epoch"])).get_weights())
 
 
-class _Recalibration(keras.callbacks.Callback):
-    """After the soft stage's last pruning: batch statistics measured anew, because the pruned constants are gone."""
+class _AfterPruning(keras.callbacks.Callback):
+    """What a soft pruning invalidates: averaged weights, and after the last one batch statistics, are made anew.
 
-    def __init__(self, pruning: SoftPruning, dataset: FaceDataset) -> None:
+    The statistics still hold the constants that the pruned channels were.
+    """
+
+    def __init__(self, pruning: SoftPruning, trainer: Trainer, dataset: FaceDataset) -> None:
         super().__init__()
-        self.pruning, self.dataset = pruning, dataset
+        self.pruning, self.trainer, self.dataset = pruning, trainer, dataset
+        self.masks = pruning.masks
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.pruning.masks is not self.masks:
+            self.masks = self.pruning.masks
+            self.trainer.restart_average()
         if epoch == self.pruning.last_epoch:
             for batch in range(RECALIBRATION_BATCHES):
                 images, _ = self.dataset[batch % len(self.dataset)]
-                self.model(images, training=True)
+                self.trainer.model(images, training=True)

@@ -6,8 +6,10 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import layers
 
-from lib.models import build
+from lib.anchors import AnchorSpec
+from lib.models import ConcatenateAnchors, build
 from lib.models.published import import_into, published_anchor_ratio
 from tests.shared import shared
 
@@ -42,6 +44,33 @@ def random_dsfd(seed: int = 0, **options: Any) -> keras.Model:
             layer.bias.assign(random.normal(0, 0.5, layer.bias.shape))
     model(random.uniform(0, 255, (2, 160, 160, 3)).astype(np.float32), training=True)
     return model
+
+
+def small_detector(channels: int = 4, seed: int = 0) -> keras.Model:
+    """A detector of two levels and one residual block, of random weights: its training step compiles in a second."""
+    keras.utils.set_random_seed(seed)
+
+    def conv(x: Any, name: str, stride: int = 1) -> Any:
+        x = layers.Conv2D(channels, 3, stride, padding="same", use_bias=False, name=name)(x)
+        return layers.ReLU(name=f"{name}_relu")(layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(x))
+
+    image = keras.Input((None, None, 3), name="image")
+    fine = conv(layers.Rescaling(1 / 64, offset=-2)(image), "conv1", stride=4)
+    fine = layers.Add(name="add")([fine, conv(fine, "conv2")])
+    levels = [fine, conv(fine, "conv3", stride=2)]
+    boxes, scores = (
+        [
+            layers.Reshape((-1, width), name=f"{kind}{i}_flat")(layers.Conv2D(width, 1, name=f"head{i}_{kind}")(x))
+            for i, x in enumerate(levels)
+        ]
+        for kind, width in (("boxes", 4), ("scores", 2))
+    )
+    anchors = AnchorSpec(strides=(4, 8), sizes=(16, 32))
+    outputs = {
+        "boxes": ConcatenateAnchors(anchors.to_dict(), name="boxes")(boxes),
+        "scores": layers.Concatenate(axis=1, name="scores")(scores),
+    }
+    return keras.Model(image, outputs, name="small")
 
 
 @cache

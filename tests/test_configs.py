@@ -8,11 +8,11 @@ import pytest
 
 from lib.config import Config, load_config
 from lib.data.samples import SampleSet
+from lib.face_data import load_data
 from lib.models import inference_model, shots
 from lib.models.chosen import chosen_model
 from lib.pruning import plan
 from lib.trainer import Trainer
-from lib.training import load_data
 from tests.shared import ROOT
 
 KINDS = ("boxes", "scores")

@@ -44,7 +44,51 @@ def test_settings_that_change_no_result_may_change(tmp_path: Path) -> None:
     config = Config()
     config.TRAIN.process_num = 5
     config.TRAIN.stages = ("pretrain",)
+    config.TRAIN.checkpoint_every_step = 7
+    config.TRAIN.log_interval = 1
     RunFolder(tmp_path / "run").open(config)
+
+
+def test_a_run_made_before_a_setting_existed_had_its_default(tmp_path: Path) -> None:
+    settings = Config().model_dump(mode="json")
+    del settings["TRAIN"]["ema"]
+    write_json(tmp_path / "run" / "config.json", {"config": settings})
+    RunFolder(tmp_path / "run").open(Config())
+    config = Config()
+    config.TRAIN.ema = 0.9
+    with pytest.raises(TrainingError, match=r"- TRAIN\.ema = 0\.0"):
+        RunFolder(tmp_path / "run").open(config)
+
+
+def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run").open(Config())
+    half = [tmp_path / "run" / ".epoch_3.17.part.keras", tmp_path / "run" / "optimized" / ".pretrain.17.part.keras"]
+    for file in half:
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    RunFolder(tmp_path / "run").open(Config())
+    assert not any(file.exists() for file in half)
+
+    (tmp_path / "killed_at_once").mkdir()  # before its settings were whole
+    (tmp_path / "killed_at_once" / ".config.17.part.json").touch()
+    RunFolder(tmp_path / "killed_at_once").open(Config())
+    assert (tmp_path / "killed_at_once" / "config.json").is_file()
+
+
+def test_the_checkpoint_to_go_on_from(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.last_checkpoint() is None
+    folder.state["progress"] = {"epoch": 3}  # as written before there were checkpoints within an epoch
+    assert folder.last_checkpoint() == tmp_path / "epoch_3.keras"
+    folder.state["progress"] = {"epoch": 3, "batch": 20}
+    assert folder.last_checkpoint() == tmp_path / "epoch_3_batch_20.keras"
+
+
+def test_a_failure_to_write_says_what_is_left(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.state["progress"] = {"epoch": 3, "batch": 0}
+    with pytest.raises(TrainingError, match=r"No space.*epoch_3\.keras.*Make room"), folder.writing():
+        raise OSError(28, "No space left on device")
 
 
 def test_fresh_keeps_the_earlier_runs_aside(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from lib.data.samples import SampleSet
 from lib.errors import ConfigError, DataError, ModelError, TrainingError
 from lib.models import build, load, save
 from lib.pruning import Masks, channel_sets
-from lib.training import load_data, run
+from lib.training import run
 
 
 @pytest.fixture
@@ -164,24 +164,6 @@ def test_the_message_when_memory_runs_out_names_the_batch_size(config: Config, m
     monkeypatch.setattr("lib.trainer.Trainer.fit", exhausted)
     with pytest.raises(TrainingError, match=r"lower TRAIN\.batch_size \(now 4\)"):
         run(config, verbose=0)
-
-
-def test_faces_to_find_are_required(config: Config, samples: SampleSet, tmp_path: Path) -> None:
-    faceless = tmp_path / "val.txt"
-    name = next(samples.val_images.rglob("*.jpg")).relative_to(samples.val_images)
-    faceless.write_text(f"{name}\n0\n")
-    config.DATA.val_txt_path = str(faceless)
-    with pytest.raises(DataError, match="no face in the 1 validation images"):
-        load_data(config)
-
-
-def test_subsets_are_drawn_by_the_seed(config: Config) -> None:
-    config.TRAIN.train_set_size = 5
-    names = [record.name for record in load_data(config).train]
-    assert len(names) == 5
-    assert names == [record.name for record in load_data(config).train]
-    config.TRAIN.seed = 1
-    assert names != [record.name for record in load_data(config).train]
 
 
 def test_build_of_the_configs_model_is_seeded() -> None:

@@ -138,16 +138,25 @@ class FaceDataset(keras.utils.PyDataset):
         full, rest = divmod(len(self.records), self.batch_size)
         return full + (rest > 0 and self.recipe is None)
 
+    def image_names(self, epoch: int, index: int) -> list[str]:
+        """The paths of a batch's images, as annotated; an unreadable one is replaced in the batch, not here."""
+        order, places = self._places(epoch, index)
+        return [str(self.records[order[place]].image) for place in places]
+
+    def _places(self, epoch: int, index: int) -> tuple[IntArray, range]:
+        """The epoch's order of records, and the places in it that a batch takes."""
+        order = np.arange(len(self.records))
+        if self.recipe is not None:
+            order = np.random.default_rng([self.seed, epoch]).permutation(order)
+        return order, range(index * self.batch_size, min((index + 1) * self.batch_size, len(order)))
+
     @property
     def unreadable(self) -> int:
         """How many images could not be read so far."""
         return sum(self._unreadable[:])
 
     def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], dict[str, FloatArray]]:
-        order = np.arange(len(self.records))
-        if self.recipe is not None:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(order)
-        places = range(index * self.batch_size, min((index + 1) * self.batch_size, len(order)))
+        order, places = self._places(self.epoch, index)
         spec = self._spec(index)
         anchors = len(anchor_grid(spec.anchors, spec.height_px, spec.width_px))
         images = np.empty((len(places), spec.height_px, spec.width_px, 3), np.uint8)
