@@ -13,7 +13,7 @@ from lib.models.layers import ConcatenateAnchors
 from lib.pruning.channels import SetMap
 from lib.pruning.graph import BoolArray, ChannelGraph, Ports, Step
 from lib.pruning.masks import Masks
-from lib.pruning.rules import filters_of
+from lib.pruning.rules import filters_of, keeps_zero
 from lib.pruning.silence import silence
 
 _VALUE_BY_VALUE = (
@@ -23,6 +23,17 @@ _VALUE_BY_VALUE = (
     keras.layers.ELU,
     keras.layers.Activation,
     keras.layers.Rescaling,
+)
+_MOVING = (
+    keras.layers.Cropping2D,
+    keras.layers.UpSampling2D,
+    keras.layers.MaxPooling2D,
+    keras.layers.AveragePooling2D,
+    keras.layers.GlobalMaxPooling2D,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.Dropout,
+    keras.layers.Identity,
+    keras.layers.Reshape,
 )
 REMOVABLE = "can be removed"
 OTHER_WRITERS = "not zero in every layer that writes into the same channel"
@@ -144,15 +155,16 @@ def _constant_behind(step: Step, ins: list[FloatArray], channels: int) -> FloatA
             return np.where(np.any([operand == 0 for operand in ins], axis=0), 0.0, np.prod(ins, axis=0))
         case "sum" if isinstance(layer, (keras.layers.Concatenate, ConcatenateAnchors)):  # along another axis
             return np.where(np.all([operand == first for operand in ins], axis=0), first, np.nan)
-        case "sum":
+        case "sum" if isinstance(layer, keras.Layer):
             return _called_on(layer, ins)
-        case "l2norm":
-            return np.where(first == 0, 0.0, np.nan)
-        case "pass" if isinstance(layer, keras.layers.ZeroPadding2D):
-            return np.where(first == 0, 0.0, np.nan)  # any other constant has a border of zeros now
         case "norm" | "pass" if isinstance(layer, _VALUE_BY_VALUE):
             return _called_on(layer, ins)
-    return first
+        case "pass" if isinstance(layer, _MOVING):
+            return first
+    if step.kind == "sum":
+        return np.where(np.all([operand == 0 for operand in ins], axis=0), 0.0, np.nan)
+    # A constant that is padded has a border of zeros; of anything else, only what becomes of a zero is known.
+    return np.where(first == 0, 0.0, np.nan) if keeps_zero(layer) else np.full(channels, np.nan)
 
 
 def _constant_of_maker(step: Step, zero: BoolArray) -> FloatArray:

@@ -44,6 +44,7 @@ _SUMS = (layers.Add, layers.Subtract, layers.Average, layers.Maximum, layers.Min
 DROPPING_SUMS = (layers.Add, WeightedFusion)
 # They mix channels, so that what they read and make stays as if they were protected.
 MIXERS = (layers.GroupNormalization, layers.LayerNormalization)
+_SHIFTS = ("Add", "Subtract")  # bare operations
 _MAKERS = (layers.Conv2D, layers.Dense, layers.SeparableConv2D)
 SUPPORTED = (
     "Conv2D, DepthwiseConv2D, SeparableConv2D, Dense, BatchNormalization, activations that act on each value, padding, "
@@ -61,6 +62,8 @@ def kind_of(call: Call, shapes: list[Shape]) -> Kind:
     if getattr(layer, "data_format", "channels_last") != "channels_last":
         return "opaque"
     same_channels = all(shape[-1] == outs[0][-1] for shape in ins)
+    if not isinstance(layer, keras.Layer):
+        return _kind_of_operation(layer, len(ins)) if same_channels else "opaque"
     if type(layer) in _MAKERS:
         return "make" if acts_on_each_value(layer.activation) else "opaque"
     if type(layer) is layers.DepthwiseConv2D:
@@ -90,6 +93,18 @@ def kind_of(call: Call, shapes: list[Shape]) -> Kind:
     return "opaque"
 
 
+def _kind_of_operation(operation: Any, operands: int) -> Kind:
+    """Of a bare operation (`x + y`, `x * 0.5`); with one operand, the other is a number."""
+    name = type(operation).__name__
+    if not type(operation).__module__.endswith("ops.numpy"):
+        return "opaque"
+    if name in _SHIFTS:
+        return "pass" if operands == 1 else "sum"
+    if name == "Multiply":
+        return "pass" if operands == 1 else "product"
+    return "opaque"
+
+
 @cache
 def acts_on_each_value(function: Callable[[Any], Any]) -> bool:
     """Whether an activation function maps every value by itself; softmax, for one, does not."""
@@ -106,6 +121,8 @@ def keeps_zero(layer: Any) -> bool:
     """Whether a call that makes or passes channels leaves a zero a zero: f(0) = 0."""
     if isinstance(layer, layers.Rescaling):
         return bool(layer.offset == 0)
+    if not isinstance(layer, keras.Layer):
+        return type(layer).__name__ not in _SHIFTS
     if isinstance(layer, layers.ReLU):
         return bool(layer.negative_slope == 0 or layer.threshold <= 0)
     activation = getattr(layer, "activation", None)

@@ -124,3 +124,15 @@ def test_filters_that_read_only_zeros_make_constants_too(grouped: bool) -> None:
     off = removable_part(model).masks.channels
     # In groups, channels go from both at once or not at all.
     assert off == ({"a": (), "b": ()} if grouped else {"a": (0, 1), "b": (0,)})
+
+
+def test_constants_through_layers_with_slopes_of_their_own_are_not_guessed() -> None:
+    image = keras.Input((8, 8, 3))
+    a = layers.Conv2D(2, 1, name="a")(image)
+    slopes = layers.PReLU(shared_axes=(1, 2), alpha_initializer=keras.initializers.Constant(0.5))
+    b = layers.Conv2D(2, 1, name="b")(image)
+    x = layers.Add()([slopes(a), b])
+    model = keras.Model(image, layers.Conv2D(1, 1, name="head")(x))
+    for name, bias in (("a", -1.0), ("b", 1.0)):  # the sum is 0.5, and would be 0 without the slope
+        model.get_layer(name).set_weights([np.zeros((1, 1, 3, 2)), np.full(2, bias)])
+    assert set(_outcomes(model).values()) == {CONSTANT}

@@ -104,3 +104,21 @@ def test_a_norm_without_gamma_is_silenced_by_its_mean() -> None:
         norm = layers.BatchNormalization(scale=scale, center=center)
         norm.build((None, 4))
         assert [variable.name for variable in written(norm, "norm")] == names
+
+
+def test_bare_operations() -> None:
+    a, b = keras.Input((8, 8, 6)), keras.Input((8, 8, 6))
+    for made, kind, keeps in [
+        (a + b, "sum", None),
+        (a - b, "sum", None),
+        (a * b, "product", None),
+        (a + 3.0, "pass", False),
+        (a * 0.5, "pass", True),
+        (a / b, "opaque", None),
+        (keras.ops.sum(a, axis=-1, keepdims=True), "opaque", None),
+        (keras.ops.softmax(a), "opaque", None),
+    ]:
+        graph = Calls(keras.Model([a, b], [made, b + a]))
+        call = next(call for call in graph.calls if graph.outputs[0] in call.outputs)
+        assert kind_of(call, graph.shapes) == kind
+        assert keeps is None or keeps_zero(call.layer) == keeps

@@ -189,6 +189,13 @@ def _mixture(image: Any) -> Any:
     return layers.Cropping2D(1)(layers.Average()([x, layers.Conv2D(8, 1, activation="elu", name="third")(x)]))
 
 
+def _hard_gate(image: Any) -> Any:
+    """MobileNetV3's squeeze-and-excite, whose gate is made of bare operations."""
+    x = _conv_bn(image, 8, "x")
+    gate = layers.Conv2D(8, 1, name="gate")(layers.GlobalAveragePooling2D(keepdims=True)(x))
+    return layers.Multiply()([x, layers.ReLU(6.0)(gate + 3.0) * (1.0 / 6.0)])
+
+
 def _norms_without_gamma(image: Any) -> Any:
     x = _conv_bn(image, 6, "no_gamma", scale=False)
     x = _conv_bn(x, 6, "no_beta", center=False)
@@ -204,6 +211,7 @@ BODIES = [
     _nested,
     _mixture,
     _norms_without_gamma,
+    _hard_gate,
 ]
 
 
