@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lib.cost import LayerCost, count_macs, count_parameters, layer_costs, zero_share
 from lib.data.images import read_rgb
 from lib.models import inference_model
+from lib.models.any_size import ready_for_any_size
 from lib.models.folding import scale_and_offset
 from lib.models.layers import WeightedFusion
 
@@ -86,6 +87,7 @@ def active_on_images(
 
     """
     probe = ActivityProbe(model, costs)
+    ready_for_any_size(probe.model)
     found = [probe(image[None]) for image in images_rgb]
     if not found:
         raise ValueError("activity cannot be measured without an image")
@@ -109,13 +111,13 @@ class ActivityProbe:
             for tensor in tensors.values()
         ]
         self._tensors = list(tensors)
-        self._probe = keras.Model(model.inputs, active)
+        self.model = keras.Model(model.inputs, active)
         if keras.backend.backend() == "tensorflow":
-            self._probe.jit_compile = False  # XLA would compile anew at every image size
+            self.model.jit_compile = False  # XLA would compile anew at every image size
 
     def __call__(self, images_rgb: NDArray[Any]) -> list[LayerActivity]:
         """Activity of every convolution and dense layer, the mean over images [B, H, W, 3], 0..255."""
-        found = self._probe.predict_on_batch(np.asarray(images_rgb, np.float32))
+        found = self.model.predict_on_batch(np.asarray(images_rgb, np.float32))
         each = []
         for index in range(len(images_rgb)):
             masks = {key: np.asarray(value[index]) for key, value in zip(self._tensors, found, strict=True)}

@@ -13,6 +13,7 @@ from lib.anchors import anchor_grid, decode
 from lib.boxes import FloatArray, best_first, best_passing, nms
 from lib.export import DetectionSettings, FrozenGraph
 from lib.models import anchors_of, inference_model, load
+from lib.models.any_size import ready_for_any_size
 from lib.models.folding import fold_batch_norms
 
 MIN_SIDE_PX = 16
@@ -110,8 +111,7 @@ class KerasNetwork:
         self.anchors = anchors_of(model)
         model = inference_model(model)
         self.model = model if live else fold_batch_norms(model)
-        if keras.backend.backend() == "tensorflow":
-            self.model.jit_compile = False  # XLA would compile anew, for seconds, at every new image size
+        ready_for_any_size(self.model)
 
     def candidates(self, image_rgb: NDArray[np.uint8], score_threshold: float) -> tuple[FloatArray, FloatArray]:
         """Decoded boxes [n, 4] (xyxy, relative to the image) and scores [n] before NMS, the best 5000 at most."""
