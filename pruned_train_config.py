@@ -43,7 +43,7 @@ config.TRAIN.prefetch_size = 8  # batches prepared ahead
 config.TRAIN.vis = False  # True: draws samples of the first epoch with their anchors into samples.png of the run folder
 
 # --- model -------------------------------------------------------------------------------------------------------
-config.MODEL.net_structure = "eresfd"
+config.MODEL.net_structure = "eresfd"  # or a DSFD: "vgg_16", "resnet_v1_50", "resnet_v1_101", "MobilenetV2"
 config.MODEL.width_mult = 0.0625  # share of 256 channels (published: 0.0625, 92,208 parameters)
 config.MODEL.pretrained_model = ""  # a .keras file, e.g. from tools/import_weights.py; empty: pretrain
 config.MODEL.model_path = "runs/eresfd_samples"  # run folder: settings, checkpoints, results
@@ -54,6 +54,28 @@ config.MODEL.box_loss_sigma = 1.0  # smooth L1 is quadratic up to 1 / sigma (DSF
 config.ANCHOR.anchor_ratio = 1.25  # height / width of a new model's anchors; a loaded model brings its own
 config.ANCHOR.POSITIVE_ANCHOR_THRESH = 0.35  # IoU from which an anchor is positive
 config.ANCHOR.second_stage_thresh = 0.1  # lower IoU bound of the second matching stage
+
+# --- model, DSFD only: see docs/dsfd.md; EResFD does not look at these -------------------------------------------
+config.MODEL.backbone_weights = "imagenet"  # downloaded by Keras; "random", or a weights file of keras.applications
+config.MODEL.fpn = True  # the feature enhance module; False: heads on the maps as they are
+config.MODEL.dual_mode = True  # two shots, one anchor a cell each; False: one shot with all anchors
+config.MODEL.maxout = True  # three background scores on the finest level, of which the largest counts; False: one
+config.MODEL.l2_norm = (10, 8, 5)  # VGG: initial scales of the L2 normalisation of the three finest maps
+config.MODEL.fpn_dims = ()  # channels of the enhance module's products, one a level (first 3 count); (): as published
+config.MODEL.fem_dims = 512  # channels of each enhanced map, a multiple of 4 (published for MobilenetV2: 256)
+config.TRAIN.norm = ""  # behind the backbone: "BN", "GN" or "None"; "": "None" for vgg_16, "BN" for the others
+config.TRAIN.lock_basenet_bn = False  # True: the backbone's batch normalisations stay as they are
+config.TRAIN.frozen_stages = -1  # backbone stages 0..n are not trained (0: up to stride 2); -1: all are
+config.DATA.num_category = 1  # faces; there is no other
+config.DATA.PIXEL_MEAN = (123, 116, 103)  # R, G, B of 0..255
+config.DATA.PIXEL_STD = (58, 57, 57)
+config.ANCHOR.ANCHOR_SIZES = (16, 32, 64, 128, 256, 512)  # widths at ratio 1, px, one a level
+config.ANCHOR.ANCHOR_STRIDES = (4, 8, 16, 32, 64, 128)  # px; the network's own
+config.ANCHOR.ANCHOR_RATIOS = (1, 4)  # an anchor a cell for each, of 1 / ratio of the area: 4 is half the width
+config.ANCHOR.rect_longer = True  # anchors 1.5 times as high as wide; False: square
+config.ANCHOR.NEGATIVE_ANCHOR_THRESH = 0.35  # IoU below which an anchor is background; up to positive it is ignored
+config.ANCHOR.AVG_MATCHES = 20  # faces with fewer anchors get more, from between the thresholds; 0: off
+config.ANCHOR.super_match = True  # up to the mean of all faces, if that is more; False: up to AVG_MATCHES
 
 # --- pretraining -------------------------------------------------------------------------------------------------
 config.TRAIN.epoch = 25  # published: 300

@@ -1,9 +1,9 @@
 """A small DSFD (MobileNetV2, narrow behind the backbone) on the built-in sample set.
 
 Command   python pruned_train.py --config configs/dsfd_mobilenet_samples.py
-Cost      COST on 2 CPU cores
-Expected  AP EXPECTED on the built-in scenes after training from random weights; the scenes are drawn, so this says
-          nothing about photographs
+Cost      13 minutes of processor time: about 7 minutes on 2 CPU cores
+Expected  AP 0.9445 on the built-in scenes, from random weights, with 1.4 M parameters; the scenes are drawn, so this
+          says nothing about photographs
 """
 
 from lib.config import Config
