@@ -10,19 +10,18 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.detection import FaceDetector
+from lib.equality import TOLERANCE, compare, random_images
 from lib.errors import ModelError
 from lib.export import DetectionSettings, freeze
 from lib.latency import litert_latencies
-from lib.pruning import CostModel, Masks, largest_difference, shrink
-from lib.report import markdown_table
+from lib.pruning import Masks, removable_part, shrink
+from lib.pruning.removable import REMOVABLE
 
 logger = logging.getLogger(__name__)
 
-LARGEST_DIFFERENCE = 1e-4  # of any output, where outputs are of the order of 1 to 10
-RELATIVE_DIFFERENCE = 1e-5  # of the largest output, where that is more: float32 sums in another order differ by 1e-6
-_RANDOM_IMAGES, _RANDOM_SIDE_PX = 4, 128
-_SAME_PX, _SAME_SCORE = 0.1, 1e-3  # what a largest difference of 1e-4 can make of a decoded box, and more
+# Of the largest output, where that is more than 10: sums in another order differ by some 1e-6 of them in float32.
+RELATIVE_TOLERANCE = 1e-5
+RANDOM_IMAGES = 4
 
 
 @dataclass(frozen=True)
@@ -31,77 +30,59 @@ class Removal:
 
     Attributes:
         model: without the masked channels.
+        masked: how many channels the masks held.
+        removed: how many of them are gone; the others are tied to channels that stay.
         difference: the largest absolute difference of any output value, on random images and on the given ones.
         images: how many images were given.
-        same_detections: on how many of them both find the same boxes with the same scores.
+        detections: how many faces the masked model finds on them.
+        same_detections: whether both find the same ones.
 
     """
 
     model: keras.Model
+    masked: int
+    removed: int
     difference: float
     images: int
-    same_detections: int
+    detections: int
+    same_detections: bool
 
 
-def remove(
-    masked: keras.Model, masks: Masks, images_rgb: Sequence[NDArray[np.uint8]], settings: DetectionSettings
-) -> Removal:
+def remove(masked: keras.Model, masks: Masks, images_rgb: Sequence[NDArray[np.uint8]]) -> Removal:
     """Takes the masked channels out of a detector and compares the two.
 
     Args:
         masked: the detector, its masked channels zero (`lib.pruning.apply_masks`).
-        masks: of mode "removable".
-        images_rgb: [H, W, 3] each, to compare on besides random ones.
-        settings: of the detections that are compared.
+        masks: of mode "per_layer", only those of its channels go that are zero wherever they are read.
+        images_rgb: [H, W, 3] each, at least one, to compare on besides random ones.
 
     Raises:
-        ModelError: an output differs by more than `LARGEST_DIFFERENCE`, and by more than `RELATIVE_DIFFERENCE` of the
-            largest output; or the masks do not fit the model.
+        ModelError: an output differs by more than `lib.equality.TOLERANCE`, and by more than `RELATIVE_TOLERANCE` of
+            the largest output; or the masks do not fit the model.
 
     """
+    whole = sum(map(len, masks.channels.values()))
+    removed = whole
+    if masks.mode == "per_layer":
+        part = removable_part(masked, masks.protected)
+        masks, removed = part.masks, part.counts()[REMOVABLE]
     small = shrink(masked, masks)
-    random = np.random.default_rng(0)
-    noise = random.uniform(0, 255, (_RANDOM_IMAGES, _RANDOM_SIDE_PX, _RANDOM_SIDE_PX, 3))
-    batches = [noise.astype(np.float32), *(image[None].astype(np.float32) for image in images_rgb)]
-    differences = [largest_difference(masked, small, batch) for batch in batches]
-    for difference, batch in zip(differences, batches, strict=True):
-        _check(difference, masked, batch)
-    detectors = [FaceDetector(model, settings.iou_threshold, settings.max_detections) for model in (masked, small)]
-    same = 0
-    for image in images_rgb:
-        ours, theirs = (detector(image, settings.score_threshold) for detector in detectors)
-        same += ours.shape == theirs.shape and bool((np.abs(ours - theirs) <= [_SAME_PX] * 4 + [_SAME_SCORE]).all())
-    return Removal(small, max(differences), len(images_rgb), same)
+    noise, found = (compare(masked, small, images) for images in (random_images(RANDOM_IMAGES, 0), images_rgb))
+    for equality, images in ((noise, random_images(RANDOM_IMAGES, 0)), (found, images_rgb)):
+        _check(equality.largest_difference, masked, images)
+    difference = max(noise.largest_difference, found.largest_difference)
+    return Removal(small, whole, removed, difference, found.images, found.detections or 0, found.same_detections)
 
 
-def _check(difference: float, masked: keras.Model, batch: NDArray[np.float32]) -> None:
-    if difference <= LARGEST_DIFFERENCE:
+def _check(difference: float, masked: keras.Model, images: Sequence[NDArray[np.uint8]]) -> None:
+    if difference <= TOLERANCE:
         return
-    largest = max(float(np.abs(value).max()) for value in keras.tree.flatten(masked(batch, training=False)))
-    if not difference <= RELATIVE_DIFFERENCE * largest:
+    outputs = (value for image in images for value in keras.tree.flatten(masked(image[None].astype(np.float32))))
+    if not difference <= RELATIVE_TOLERANCE * max(float(np.abs(value).max()) for value in outputs):
         raise ModelError(
             f"the model without the pruned channels is not the masked one: an output differs by {difference:.3g}, more "
-            f"than {LARGEST_DIFFERENCE:g}. Are the masked channels zero in filter, bias, gamma and beta?"
+            f"than {TOLERANCE:g}. Are the masked channels zero in filter, bias, gamma and beta?"
         )
-
-
-def plan_table(model: keras.Model, masks: Masks, height_px: int, width_px: int) -> str:
-    """What these masks will leave, as a table: each set's channels before and after; then parameters and MACs.
-
-    Args:
-        masks: of mode "removable".
-
-    """
-    costs = CostModel(model, height_px, width_px, masks.protected)
-    kept = {item.name: item.size - len(masks.channels[item.name]) for item in costs.sets}
-    rows = [[item.name, str(item.size), str(kept[item.name])] for item in costs.sets]
-    full, left = costs.full, costs.of(kept)
-    return (
-        f"{markdown_table(['channels of', 'now', 'after'], rows)}\n\n"
-        f"parameters: {full.parameters:,} -> {left.parameters:,} ({left.parameters / full.parameters:.1%})\n"
-        f"MACs at {height_px}x{width_px}: {full.macs / 1e6:.2f} M -> {left.macs / 1e6:.2f} M "
-        f"({left.macs / full.macs:.1%})"
-    )
 
 
 def frozen_bytes(model: keras.Model, settings: DetectionSettings) -> int:

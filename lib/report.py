@@ -36,9 +36,14 @@ def stage_table(results: dict[str, Any]) -> str:
     if removal := results.get("removal"):
         notes.append(
             f"shrunk: {removal['of']} without its pruned channels; largest difference of any output "
-            f"{removal['difference']:.1e}, "
-            f"same detections on {removal['same_detections']} of {removal['images']} images"
+            f"{removal['difference']:.1e}; {'the same' if removal['same_detections'] else 'NOT the same'} "
+            f"{removal['detections']} detections on {removal['images']} validation images"
         )
+        if removal["removed"] < removal["masked"]:
+            notes.append(
+                f"of {removal['masked']} pruned channels {removal['removed']} could be taken out; others are tied to "
+                "channels that stay (PRUNE.mode 'removable' prunes no such ones)"
+            )
     if any("latency_ms" in row for row in results["stages"]):
         notes.append(f"ms: LiteRT, one thread, at {results['macs_at']}, measured in turns; compare within this table")
     return table + "\n\n" + "\n".join(notes)

@@ -35,9 +35,20 @@ from lib.models import inference_model, load, save
 from lib.models.chosen import chosen_model
 from lib.models.dsfd import named_ratios
 from lib.optimization import Rates
-from lib.pruning import GroupSparsity, Masks, SoftPruning, apply_masks, combine, dead_channels, plan
+from lib.pruning import (
+    CostModel,
+    GroupSparsity,
+    Masks,
+    SoftPruning,
+    apply_masks,
+    combine,
+    dead_channels,
+    plan,
+    removal_report,
+)
 from lib.pruning.planning import Rates as PruningRates
-from lib.removal import measured, plan_table, remove
+from lib.removal import measured, remove
+from lib.report import removal_table
 from lib.runs import RunFolder
 from lib.sample_picture import write_samples
 from lib.trainer import Trainer
@@ -90,8 +101,8 @@ def run(
         folder = RunFolder(config.MODEL.model_path)
         folder.open(config, fresh)
         if planned.mode == "removable":
-            what = plan_table(inference_model(start), planned, config.DATA.hin, config.DATA.win)
-            logger.info("what pruning will leave:\n%s", what)
+            costs = CostModel(inference_model(start), config.DATA.hin, config.DATA.win)
+            logger.info("what pruning will leave:\n%s", removal_table(removal_report(costs, planned)))
         stages = _Stages(config, data, folder, start, verbose, progress)
     if (folder.path / "results.json").is_file():
         logger.info("%s holds a finished run: what is done is not done again; --fresh starts anew", folder.path)
@@ -115,8 +126,7 @@ def run(
             bar = progress(f"evaluating {stage}") if progress else None
             row["ap"] = _average_precision(folder.outcome(stage), data.val, config, bar)
             folder.save_state()
-    pruned = folder.state["stages"][-1]["stage"] in ("soft_prune", "finetune")
-    if pruned and config.PRUNE.mode == "removable":
+    if folder.state["stages"][-1]["stage"] in ("soft_prune", "finetune"):
         _shrink_outcome(config, data, folder, progress)
     results = _results(config, data, folder)
     write_json(folder.path / "results.json", results)
@@ -148,13 +158,11 @@ def _shrink_outcome(
         logger.info("taking the pruned channels out of %s", last)
         masked, masks = load(folder.outcome(last)), Masks.from_dict(read_json(folder.path / "masks.json"))
         images = [read_rgb(record.image) for record in data.val[:COMPARED_IMAGES]]
-        done = remove(masked, masks, images, settings)
+        done = remove(masked, masks, images)
         save(done.model, folder.outcome("shrunk"))
         removal = state["removal"] = {
             "of": last,
-            "difference": done.difference,
-            "images": done.images,
-            "same_detections": done.same_detections,
+            **{key: value for key, value in vars(done).items() if key != "model"},
             "row": {"stage": "shrunk", "ap": None, **_costs(done.model, config)},
             "measured": None,
         }

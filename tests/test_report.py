@@ -43,9 +43,11 @@ def test_stage_table_tells_what_removal_brought() -> None:
     masked = {"ap": 0.5, "zero_share": 0.3, "parameters": 92208, "macs": 48_000_000, "keras_bytes": 1_200_000}
     small = {**masked, "zero_share": 0.0, "parameters": 60000, "keras_bytes": 900_000}
     rows = [{"stage": "finetune", **masked}, {"stage": "shrunk", **small, "pb_bytes": 654_321, "latency_ms": 3.456}]
-    removal = {"of": "finetune", "difference": 3e-6, "images": 8, "same_detections": 7}
+    removal = {"of": "finetune", "difference": 3e-6, "images": 8, "detections": 9, "same_detections": True}
+    removal |= {"masked": 40, "removed": 30}
     text = stage_table({"stages": rows, "data": "some", "protocol": "how", "macs_at": "480x640", "removal": removal})
     assert [cell.strip() for cell in text.splitlines()[3].split("|")[-4:-1]] == ["900,000", "654,321", "3.46"]
     assert [cell.strip() for cell in text.splitlines()[2].split("|")[-4:-1]] == ["1,200,000", "", ""]
-    assert "largest difference of any output 3.0e-06, same detections on 7 of 8 images" in text
+    assert "largest difference of any output 3.0e-06; the same 9 detections on 8 validation images" in text
+    assert "of 40 pruned channels 30 could be taken out" in text
     assert "LiteRT, one thread, at 480x640" in text
