@@ -22,6 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from lib.training import run  # importing Keras takes seconds: after the config is known to be sound
 
         results = run(config, options.fresh, progress=progress_bar)
+        if not results["stages"]:
+            print("the search is over; the chief goes on with what it found")
+            return 0
         print(f"\n{stage_table(results)}\n\nrun folder: {config.MODEL.model_path}")
     return 0
 

@@ -123,6 +123,33 @@ config.PRUNE.finetune_lr = 1e-3
 config.PRUNE.finetune_lr_decay_epoch = (6,)
 config.PRUNE.calibration_images = 64  # with pruned_alpha: channels silent on so many training images go too; 0: off
 
+# --- search for rates, in place of PRUNE.rate ---------------------------------------------------------------------
+config.SEARCH.enabled = False  # True: before soft pruning, rates are searched for; they end up in rates_*.json
+config.SEARCH.budget = "macs"  # what is limited: "macs", "parameters", "latency" (of LiteRT), "zeroed" (published)
+config.SEARCH.target = (
+    0.5  # share of it that is left, 0 < target <= 1; [0.9, 0.7, 0.5]: several, the first is pruned to
+)
+config.SEARCH.target_pruning_rate = 0.0  # share that goes, in place of target (published: 0.1 to 0.6); 0: off
+config.SEARCH.tolerance = 0.01  # how far a plan may be from the target, as a share of the whole
+config.SEARCH.hin = 480  # input height at which multiply-accumulates and milliseconds are counted, px
+config.SEARCH.win = 640  # input width, px
+config.SEARCH.groups = (
+    "eresfd_6"  # or eresfd_4, _9, _6_files, dsfd_vgg_16, _resnet, _mobilenet; or {"stem": ["conv*"], ...}
+)
+config.SEARCH.branches = ()  # groups whose sets may go whole, one after the other, e.g. ("stage1-3",); (): none
+config.SEARCH.max_rate = 0.98  # no other group loses more than this share of its channels
+config.SEARCH.n_init_points = 20  # random plans (published: 60)
+config.SEARCH.n_opt_iterations = 80  # plans chosen by what was learned (published: 940)
+config.SEARCH.probing_offset = 0.04  # the uniform plan's rate is 1 - target + this if that meets the budget; 0: off
+config.SEARCH.objective = "loss"  # -validation loss; or "ap"
+config.SEARCH.regularization_coefficient = 5.0  # weight of the penalty for missing the target; 0: off
+config.SEARCH.holdout = 0.2  # share of the training images that judges the trials
+config.SEARCH.steps = 0  # training steps of a trial; 0: an epoch (published)
+config.SEARCH.lr = 1e-3
+config.SEARCH.recalibration_batches = 10  # batches that measure batch statistics anew after a trial's training; 0: off
+config.SEARCH.n_long = 0  # so many of the best plans are tried again with longer training; 0: off
+config.SEARCH.long_steps = 0  # training steps of those
+
 # --- evaluation --------------------------------------------------------------------------------------------------
 config.TEST.score_thres = 0.05  # boxes below this score are not counted
 config.TEST.iou_thres = 0.3  # NMS: a box that overlaps a better one by more goes

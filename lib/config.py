@@ -1,84 +1,28 @@
-"""Settings as typed sections: loading a config file, overriding from the command line, validating once at the door.
+"""The settings of all programs, section by section.
 
-A config file is Python that makes a `Config` called `config` and assigns to `config.SECTION.key`. Unknown names and
-wrong types fail at the line that holds them.
+A config file is Python that makes a `Config` called `config` and assigns to `config.SECTION.key`.
 """
 
-import ast
-import difflib
-import json
 import os
-import runpy
-import traceback
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, overload
+from typing import Annotated, Literal, get_args, overload
 
-import pydantic
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from lib.errors import ConfigError
+from lib.settings import AnySettings, Section, Settings, load_settings
 
 Stage = Literal["pretrain", "soft_prune", "finetune", "evaluate"]
 NetStructure = Literal["eresfd", "vgg_16", "resnet_v1_50", "resnet_v1_101", "MobilenetV2"]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
 LearningRate = Annotated[float, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Threshold = Annotated[float, Field(gt=0, lt=1)]
 Rgb = tuple[float, float, float]
-
-
-AnySettings = TypeVar("AnySettings", bound="Settings")
-
-
-class Section(BaseModel):
-    """A section of settings; assignments are checked at once."""
-
-    model_config = ConfigDict(validate_assignment=True, extra="forbid", strict=True)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        known = type(self).model_fields
-        if name not in known:
-            raise ConfigError(f"{type(self).__name__.upper()}.{name} is no setting{_nearest(name, list(known))}")
-        try:
-            super().__setattr__(name, _as_declared(value, known[name].annotation))
-        except pydantic.ValidationError as error:
-            raise ConfigError(_describe(f"{type(self).__name__.upper()}.{name}", error)) from None
-
-
-class Settings(BaseModel):
-    """Base of all configs: what is the same for every set of sections."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    def __getattr__(self, name: str) -> Any:
-        raise ConfigError(f"config.{name} is no section{_nearest(name, list(type(self).model_fields))}")
-
-    def override(self, assignment: str) -> None:
-        """Applies one `SECTION.key=value` of the command line; lists may be written `a,b`.
-
-        Raises:
-            ConfigError: it has another form, or the setting is unknown or the value unfit.
-
-        """
-        target, equals, text = assignment.partition("=")
-        section, dot, key = target.strip().partition(".")
-        if not (equals and dot):
-            raise ConfigError(f"{assignment!r}: expected SECTION.key=value, for example {_example(self)}")
-        if section not in type(self).model_fields:
-            raise ConfigError(
-                f"{assignment!r}: {section} is no section{_nearest(section, list(type(self).model_fields))}"
-            )
-        try:
-            setattr(getattr(self, section), key, text.strip())
-        except ConfigError as error:
-            raise ConfigError(f"{assignment!r}: {error}") from None
-
-    def check(self) -> None:
-        """Raises ConfigError where settings that are fine alone do not go together."""
 
 
 class Train(Section):
@@ -205,6 +149,38 @@ class Prune(Section):
     calibration_images: Count = 64
 
 
+class Search(Section):
+    """Which rates are looked for, under which budget, and how each proposal is judged."""
+
+    enabled: bool = False
+    budget: Literal["macs", "parameters", "latency", "zeroed"] = "macs"
+    target: PositiveShare | list[PositiveShare] = 0.5
+    target_pruning_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    tolerance: Annotated[float, Field(gt=0, lt=0.04)] = 0.01
+    hin: Positive = 480
+    win: Positive = 640
+    groups: str | dict[str, list[str]] = "eresfd_6"
+    branches: tuple[str, ...] = ()
+    max_rate: Annotated[float, Field(gt=0, lt=1)] = 0.98
+    n_init_points: Count = 20
+    n_opt_iterations: Count = 80
+    probing_offset: Annotated[float, Field(ge=0, lt=1)] = 0.04
+    objective: Literal["loss", "ap"] = "loss"
+    regularization_coefficient: Annotated[float, Field(ge=0)] = 5.0
+    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    steps: Count = 0
+    lr: LearningRate = 1e-3
+    recalibration_batches: Count = 10
+    n_long: Count = 0
+    long_steps: Count = 0
+
+    def targets(self) -> tuple[float, ...]:
+        """The shares of the budgeted quantity that shall be left."""
+        if self.target_pruning_rate:
+            return (1 - self.target_pruning_rate,)
+        return tuple(self.target) if isinstance(self.target, list) else (self.target,)
+
+
 class Config(Settings):
     """All sections of the pruning job. `Config()` holds the defaults."""
 
@@ -214,6 +190,7 @@ class Config(Settings):
     ANCHOR: Anchor = Field(default_factory=Anchor)
     TEST: Test = Field(default_factory=Test)
     PRUNE: Prune = Field(default_factory=Prune)
+    SEARCH: Search = Field(default_factory=Search)
 
     def check(self) -> None:
         """Raises ConfigError where settings that are fine alone do not go together."""
@@ -252,8 +229,22 @@ class Config(Settings):
             raise ConfigError("ANCHOR.second_stage_thresh must lie below ANCHOR.POSITIVE_ANCHOR_THRESH")
         if self.ANCHOR.NEGATIVE_ANCHOR_THRESH > self.ANCHOR.POSITIVE_ANCHOR_THRESH:
             raise ConfigError("ANCHOR.NEGATIVE_ANCHOR_THRESH must not lie above ANCHOR.POSITIVE_ANCHOR_THRESH")
+        if self.SEARCH.enabled:
+            self._check_search()
         if "pretrain" not in train.stages and not self.MODEL.pretrained_model:
             raise ConfigError("without the stage 'pretrain', MODEL.pretrained_model must name the model to start from")
+
+    def _check_search(self) -> None:
+        search = self.SEARCH
+        targets = search.targets()
+        if not targets or len(set(targets)) != len(targets):
+            raise ConfigError(f"SEARCH.target needs one share, or several different ones, got {list(targets)}")
+        if search.n_init_points + search.n_opt_iterations == 0:
+            raise ConfigError("SEARCH.n_init_points and SEARCH.n_opt_iterations are both 0: nothing would be searched")
+        if search.branches and self.PRUNE.min_channels:
+            raise ConfigError("SEARCH.branches lets sets go whole; that needs PRUNE.min_channels = 0")
+        if search.n_long and not search.long_steps:
+            raise ConfigError("SEARCH.n_long trials are tried again, but SEARCH.long_steps does not say how long")
 
 
 STAGES: tuple[str, ...] = get_args(Stage)
@@ -285,88 +276,5 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 @overload
 def load_config(path: str | os.PathLike[str], overrides: Sequence[str], kind: type[AnySettings]) -> AnySettings: ...
 def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = (), kind: type[Settings] = Config) -> Settings:
-    """Reads a config file (`.py` with a `config`, or a run folder's `config.json`), then applies the overrides.
-
-    Args:
-        kind: the class that the file's `config` must be of.
-
-    Raises:
-        ConfigError: the file cannot be read, or something in it is unknown or unfit; names the file and the line.
-
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise ConfigError(f"{file}: no such config file")
-    config = _from_json(file, kind) if file.suffix == ".json" else _from_python(file, kind)
-    for assignment in overrides:
-        config.override(assignment)
-    config.check()
-    return config
-
-
-def _from_python(file: Path, kind: type[AnySettings]) -> AnySettings:
-    try:
-        names = runpy.run_path(str(file), run_name="config")
-    except Exception as error:
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-        line = error.lineno if isinstance(error, SyntaxError) else frames[-1].lineno if frames else 1
-        detail = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
-        raise ConfigError(f"{file}:{line}: {detail}") from error
-    config = names.get("config")
-    if not isinstance(config, kind):
-        name = kind.__name__
-        raise ConfigError(
-            f"{file}: expected `config = {name}()` (from lib.config import {name}), found {type(config).__name__}"
-        )
-    return config.model_copy(deep=True)
-
-
-def _from_json(file: Path, kind: type[AnySettings]) -> AnySettings:
-    try:
-        sections = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{file}:{error.lineno}: {error.msg}") from error
-    config = kind()
-    try:
-        for section, values in sections.get("config", sections).items():
-            for key, value in values.items():
-                setattr(getattr(config, section), key, value)
-    except (ConfigError, AttributeError) as error:
-        raise ConfigError(f"{file}: {error}") from error
-    return config
-
-
-def _as_declared(value: Any, annotation: Any) -> Any:
-    """Lists become the declared tuples; text from a command line becomes the declared number, list or mapping."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        return _as_declared(value, get_args(annotation)[0])
-    if isinstance(value, str) and annotation is not str and origin is not Literal:
-        try:
-            value = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            if origin is tuple:
-                value = tuple(part.strip() for part in value.split(",") if part.strip())
-    if origin is tuple and not isinstance(value, tuple):
-        value = tuple(value) if isinstance(value, list) else (value,)
-    return value
-
-
-def _example(config: Settings) -> str:
-    """An override that would be right."""
-    values = ((section, key, value) for section, fields in config for key, value in fields)
-    section, key, value = next(entry for entry in values if entry[2] and isinstance(entry[2], int | str))
-    return f"{section}.{key}={value}"
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    folded = {candidate.lower(): candidate for candidate in known}
-    close = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.5)
-    return f"; did you mean {folded[close[0]]}?" if close else f"; known: {', '.join(known)}"
-
-
-def _describe(name: str, error: pydantic.ValidationError) -> str:
-    """One line from pydantic's report: every message once, the input once."""
-    problems = error.errors()
-    messages = dict.fromkeys(problem["msg"][0].lower() + problem["msg"][1:] for problem in problems)
-    return f"{name}: {' or '.join(messages)}; got {problems[0]['input']!r}"
+    """Reads and checks a config file; `lib.settings.load_settings` for `Config`."""
+    return load_settings(path, overrides, kind)

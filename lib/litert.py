@@ -92,6 +92,14 @@ class LiteRTModel:
         runner = self._interpreter.get_signature_runner("serving_default")
         return {name: np.asarray(value) for name, value in runner(image=image_rgb.astype(np.float32)).items()}
 
+    def resize(self, height_px: int, width_px: int) -> None:
+        """Takes images of another size from now on; only for a model that computes nothing from its fixed size."""
+        (image,) = self._interpreter.get_input_details()
+        self._shape = (1, height_px, width_px, self._shape[3])
+        self._interpreter.resize_tensor_input(image["index"], self._shape)
+        self._interpreter.allocate_tensors()
+        self.height_px, self.width_px = height_px, width_px
+
     def invoke(self) -> None:
         """One inference on whatever image the interpreter holds, without copying anything: for measurements."""
         self._interpreter.invoke()

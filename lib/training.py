@@ -19,19 +19,13 @@ from lib.callbacks import (
     Validation,
 )
 from lib.config import Config
-from lib.cost import count_macs, count_parameters, zero_share
-from lib.data.images import read_rgb
 from lib.data.loader import FaceDataset
-from lib.data.wider import Record
-from lib.detection import FaceDetector
 from lib.devices import scope
-from lib.evaluation import IOU_THRESHOLD, evaluate
-from lib.export import DetectionSettings
 from lib.face_data import FaceData, load_data, subset
 from lib.files import read_json, write_json
 from lib.logs import EventLog, Progress, ProgressBar
 from lib.memory import memory_errors
-from lib.models import inference_model, load, save
+from lib.models import inference_model, load
 from lib.models.chosen import chosen_model
 from lib.models.dsfd import named_ratios
 from lib.optimization import Rates
@@ -47,15 +41,15 @@ from lib.pruning import (
     removal_report,
 )
 from lib.pruning.planning import Rates as PruningRates
-from lib.removal import measured, remove
 from lib.report import removal_table
+from lib.results import average_precision, costs_of, results_of, shrink_outcome
 from lib.runs import RunFolder
 from lib.sample_picture import write_samples
+from lib.search.run import check_search, found_rates, work_for_chief
 from lib.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
-COMPARED_IMAGES = 8  # validation images that the model without its pruned channels is compared on
 RECALIBRATION_BATCHES = 40  # at momentum 0.9 the old statistics then weigh 0.9^40, 1.5 %
 
 
@@ -94,13 +88,16 @@ def run(
     with scope(config.TRAIN.num_gpu):
         start = chosen_model(config)
         planned = _choose(config)(start, config.PRUNE.rate)  # unfit rates fail now, not after hours
+        check_search(config, start)  # a budget that cannot be met likewise
         if config.TRAIN.pruned_alpha:
             ratios = named_ratios(start, config.TRAIN.pruned_ratio)
             GroupSparsity(start, config.TRAIN.pruned_alpha, ratios).detach()  # unfit ratios likewise
         data = load_data(config)
         folder = RunFolder(config.MODEL.model_path)
+        if work_for_chief(config, start, data.train, folder.path):
+            return {"stages": [], "data": data.description}
         folder.open(config, fresh)
-        if planned.mode == "removable":
+        if planned.mode == "removable" and not config.SEARCH.enabled:
             costs = CostModel(inference_model(start), config.DATA.hin, config.DATA.win)
             logger.info("what pruning will leave:\n%s", removal_table(removal_report(costs, planned)))
         stages = _Stages(config, data, folder, start, verbose, progress)
@@ -114,9 +111,11 @@ def run(
         row = next((row for row in folder.state["stages"] if row["stage"] == stage), None)
         if row is None:
             logger.info("stage %s", stage)
+            if config.SEARCH.enabled and stage != first:
+                stages.search_rates(first)
             with memory_errors(config.TRAIN.batch_size, config.DATA.hin, config.DATA.win):
                 stages.run_stage(stage)
-            row = {"stage": stage, "ap": None, **_costs(stages.trainer.model, config)}
+            row = {"stage": stage, "ap": None, **costs_of(stages.trainer.model, config)}
             folder.state["stages"].append(row)
             folder.state["progress"] = None
             folder.save_state()
@@ -124,13 +123,13 @@ def run(
             logger.info("stage %s: already done", stage)
         if "evaluate" in config.TRAIN.stages and row["ap"] is None:
             bar = progress(f"evaluating {stage}") if progress else None
-            row["ap"] = _average_precision(folder.outcome(stage), data.val, config, bar)
+            row["ap"] = average_precision(folder.outcome(stage), data.val, config, bar)
             folder.save_state()
     if folder.state["stages"][-1]["stage"] in ("soft_prune", "finetune"):
-        _shrink_outcome(config, data, folder, progress)
-    results = _results(config, data, folder)
-    write_json(folder.path / "results.json", results)
-    return results
+        shrink_outcome(config, data, folder, progress)
+    content = results_of(config, data, folder)
+    write_json(folder.path / "results.json", content)
+    return content
 
 
 def _choose(config: Config) -> Callable[[keras.Model, PruningRates], Masks]:
@@ -144,73 +143,6 @@ def _choose(config: Config) -> Callable[[keras.Model, PruningRates], Masks]:
         min_channels=prune.min_channels,
         seed=config.TRAIN.seed,
     )
-
-
-def _shrink_outcome(
-    config: Config, data: FaceData, folder: RunFolder, progress: Callable[[str], Progress] | None
-) -> None:
-    """Takes the pruned channels out of the last stage's outcome, and measures what that brought."""
-    state, evaluates = folder.state, "evaluate" in config.TRAIN.stages
-    first, last = state["stages"][0]["stage"], state["stages"][-1]["stage"]
-    settings = DetectionSettings(config.TEST.score_thres, config.TEST.iou_thres, max_detections=config.TEST.max_detect)
-    removal = state.get("removal")
-    if not removal or removal["of"] != last:
-        logger.info("taking the pruned channels out of %s", last)
-        masked, masks = load(folder.outcome(last)), Masks.from_dict(read_json(folder.path / "masks.json"))
-        images = [read_rgb(record.image) for record in data.val[:COMPARED_IMAGES]]
-        done = remove(masked, masks, images)
-        save(done.model, folder.outcome("shrunk"))
-        removal = state["removal"] = {
-            "of": last,
-            **{key: value for key, value in vars(done).items() if key != "model"},
-            "row": {"stage": "shrunk", "ap": None, **_costs(done.model, config)},
-            "measured": None,
-        }
-        folder.save_state()
-    if evaluates and removal["row"]["ap"] is None:
-        bar = progress("evaluating shrunk") if progress else None
-        removal["row"]["ap"] = _average_precision(folder.outcome("shrunk"), data.val, config, bar)
-        folder.save_state()
-    if evaluates and config.TEST.latency_rounds and removal["measured"] is None:
-        models = {stage: load(folder.outcome(stage)) for stage in (first, last, "shrunk")}
-        removal["measured"] = measured(models, config.DATA.hin, config.DATA.win, settings, config.TEST.latency_rounds)
-        folder.save_state()
-
-
-def _costs(model: keras.Model, config: Config) -> dict[str, Any]:
-    model = inference_model(model)
-    return {
-        "zero_share": zero_share(model),
-        "parameters": count_parameters(model),
-        "macs": count_macs(model, config.DATA.hin, config.DATA.win),
-    }
-
-
-def _average_precision(path: Path, records: list[Record], config: Config, progress: Progress | None) -> float:
-    """AP of a stage's saved outcome: what is measured is what the user gets."""
-    detector = FaceDetector(path, config.TEST.iou_thres, config.TEST.max_detect)
-    ap, unreadable = evaluate(detector, records, config.TEST.score_thres, progress)
-    if unreadable:
-        logger.warning("%d validation images could not be used; their faces count as missed", unreadable)
-    return ap
-
-
-def _results(config: Config, data: FaceData, folder: RunFolder) -> dict[str, Any]:
-    test, removal = config.TEST, folder.state.get("removal")
-    rows = [*folder.state["stages"], *([removal["row"]] if removal else [])]
-    figures = (removal and removal["measured"]) or {}
-    return {
-        "stages": [
-            {**row, "keras_bytes": folder.outcome(row["stage"]).stat().st_size, **figures.get(row["stage"], {})}
-            for row in rows
-        ],
-        **({"removal": {key: removal[key] for key in removal if key not in ("row", "measured")}} if removal else {}),
-        "data": data.description,
-        "protocol": f"single scale at each image's own size, score >= {test.score_thres:g}, "
-        f"NMS at IoU {test.iou_thres:g}, at most {test.max_detect} boxes; "
-        f"AP over all scores at IoU {IOU_THRESHOLD:g}, all faces count",
-        "macs_at": f"{config.DATA.hin}x{config.DATA.win} (height x width)",
-    }
 
 
 class _Stages:
@@ -228,6 +160,13 @@ class _Stages:
         self.config, self.data, self.folder = config, data, folder
         self.trainer = Trainer(model, config)
         self.verbose, self.progress = verbose, progress
+        self.rate: PruningRates = config.PRUNE.rate
+
+    def search_rates(self, first: str) -> None:
+        """Prunes at rates that are searched for from the first stage's outcome, unless they were found already."""
+        self.trainer.held.release()
+        self.trainer.set_weights(load(self.folder.outcome(first)).get_weights())
+        self.rate = found_rates(self.config, self.trainer, self.data.train, self.folder.path)
 
     def run_stage(self, name: str) -> None:
         """Runs a stage from the outcome of the one before, or from its own last checkpoint, and saves its outcome."""
@@ -330,7 +269,7 @@ class _Stages:
         with TemporaryDirectory() as folder:
             path = Path(folder) / "present.keras"
             self.trainer.save(path)
-            return _average_precision(path, records, self.config, None)
+            return average_precision(path, records, self.config, None)
 
     def _activity_log(self) -> list[ActivityLog]:
         """Where the group-sparsity loss is at work: what it switches off, on the first batch of validation images."""
@@ -343,7 +282,7 @@ class _Stages:
         prune = self.config.PRUNE
         first_epoch, last_epoch = stage.first_epoch, stage.first_epoch + stage.epochs - 1
         choose = _choose(self.config)
-        pruning = SoftPruning(prune.rate, prune.epoch_prune, first_epoch, last_epoch, choose, prune.schedule)
+        pruning = SoftPruning(self.rate, prune.epoch_prune, first_epoch, last_epoch, choose, prune.schedule)
         if progress and "masks" in progress:
             pruning.masks = Masks.from_dict(progress["masks"])
         self._fit(stage, train, progress, pruning)
@@ -368,7 +307,7 @@ class _Stages:
         """The soft stage's masks, or, where there was none, masks by the present weights."""
         saved = self.folder.path / "masks.json"
         if not saved.is_file():
-            masks = _choose(self.config)(self.trainer.model, self.config.PRUNE.rate)
+            masks = _choose(self.config)(self.trainer.model, self.rate)
             write_json(saved, self._with_dead(masks).to_dict())
         return Masks.from_dict(read_json(saved))
 

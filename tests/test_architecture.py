@@ -12,7 +12,7 @@ from tests.shared import ROOT
 FLOORS = [
     ["errors"],
     ["devices"],
-    ["files", "memory"],
+    ["files", "memory", "settings"],
     ["cli", "config", "report", "calls"],
     ["boxes"],
     ["matching", "precision_recall"],
@@ -26,6 +26,7 @@ FLOORS = [
     ["equality", "evaluation", "wider_evaluation", "protocols", "runs"],
     ["callbacks", "removal", "result_folder", "training_model"],
     ["logs", "trainer"],
+    ["results"],
     ["search"],
     ["training"],
 ]

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import pytest
@@ -88,46 +87,6 @@ def test_settings_that_do_not_go_together(tmp_path: Path, overrides: list[str], 
         load_config(file, overrides)
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("config.TRAIN.epohc = 3", "did you mean epoch"),
-        ("config.TRIAN.epoch = 3", "did you mean TRAIN"),
-        ("config.TRAIN.epoch = '3x'", "valid integer"),
-        ("config.TRAIN.epoch = 1 / 0", "ZeroDivisionError"),
-        ("config.TRAIN.epoch = (", "SyntaxError"),
-    ],
-)
-def test_errors_in_a_config_file_name_file_and_line(tmp_path: Path, line: str, message: str) -> None:
-    file = tmp_path / "my_config.py"
-    file.write_text(f"from lib.config import Config\nconfig = Config()\n{line}\n")
-    with pytest.raises(ConfigError) as error:
-        load_config(file)
-    assert f"{file}:3: " in str(error.value)
-    assert message in str(error.value)
-
-
-def test_file_without_a_config(tmp_path: Path) -> None:
-    file = tmp_path / "empty.py"
-    file.write_text("x = 1\n")
-    with pytest.raises(ConfigError, match=r"expected `config = Config\(\)`"):
-        load_config(file)
-    with pytest.raises(ConfigError, match="no such config file"):
-        load_config(tmp_path / "absent.py")
-
-
-def test_a_runs_config_json_can_be_used_again(tmp_path: Path) -> None:
-    config = Config()
-    config.TRAIN.stages = ("pretrain",)
-    config.PRUNE.rate = {"context*": 0.25}
-    file = tmp_path / "config.json"
-    file.write_text(json.dumps({"config": config.model_dump(mode="json"), "commit": None}))
-    assert load_config(file) == config
-    file.write_text("{")
-    with pytest.raises(ConfigError, match=r"config.json:1"):
-        load_config(file)
-
-
 def test_seed_style_lists_are_accepted() -> None:
     config = Config()
     config.TRAIN.lr_value_every_step = [0.001, 0.0001]  # type: ignore[assignment]
@@ -141,4 +100,30 @@ def test_scales_of_multi_scale_training(scales: tuple[int, int]) -> None:
     config.check()  # without DATA.mutiscale they mean nothing
     config.DATA.mutiscale = True
     with pytest.raises(ConfigError, match=r"DATA\.scales must be two multiples of 32"):
+        config.check()
+
+
+def test_targets_of_a_search() -> None:
+    config = Config()
+    assert config.SEARCH.targets() == (0.5,)
+    config.SEARCH.target = [0.9, 0.4]
+    assert config.SEARCH.targets() == (0.9, 0.4)
+    config.SEARCH.target_pruning_rate = 0.2
+    assert config.SEARCH.targets() == (0.8,)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("target", [0.5, 0.5], r"SEARCH\.target needs one share, or several different ones"),
+        ("target", [], r"SEARCH\.target needs one share"),
+        ("n_long", 3, r"SEARCH\.long_steps does not say how long"),
+    ],
+)
+def test_unfit_searches(key: str, value: object, message: str) -> None:
+    config = Config()
+    config.SEARCH.enabled = True
+    config.check()
+    setattr(config.SEARCH, key, value)
+    with pytest.raises(ConfigError, match=message):
         config.check()

@@ -17,6 +17,7 @@ from lib.data.samples import SampleSet
 from lib.errors import ConfigError, DataError, ModelError, TrainingError
 from lib.models import build, load, save
 from lib.pruning import Masks, channel_sets
+from lib.search.tuner import as_environment
 from lib.training import run
 
 
@@ -193,3 +194,39 @@ def test_a_picture_of_samples_on_demand(config: Config, tiny_model: keras.Model,
         with pytest.raises(_Killed):
             run(config, verbose=0)
     assert seen == [True]
+
+
+@pytest.mark.slow
+def test_searched_rates_are_pruned(config: Config) -> None:
+    config.TRAIN.stages = ("pretrain", "soft_prune", "finetune")
+    config.TRAIN.epoch = config.PRUNE.soft_epoch = config.PRUNE.finetune_epoch = 1
+    config.SEARCH.enabled = True
+    config.SEARCH.target, config.SEARCH.tolerance = 0.6, 0.03
+    config.SEARCH.n_init_points, config.SEARCH.n_opt_iterations = 2, 0
+    config.SEARCH.steps, config.SEARCH.recalibration_batches = 1, 0
+    run(config, verbose=0)
+    folder = Path(config.MODEL.model_path)
+    masks = Masks.from_dict(json.loads((folder / "masks.json").read_text()))
+    rates = json.loads((folder / "rates_0.6.json").read_text())["rate"]
+    for item in channel_sets(load(folder / "optimized" / "finetune.keras")):
+        assert len(masks.channels[item.name]) == round(rates.get(item.name, 0) * item.size)
+    assert (folder / "search_progress.png").is_file()
+    assert len((folder / "search.csv").read_text().splitlines()) == 4
+    before = (folder / "search.csv").stat().st_mtime_ns
+    run(config, verbose=0)
+    assert (folder / "search.csv").stat().st_mtime_ns == before, "a finished search is not taken up again"
+
+
+def test_a_budget_that_cannot_be_met_is_found_before_the_run_folder_is_made(config: Config) -> None:
+    config.SEARCH.enabled, config.SEARCH.target = True, 0.0001
+    with pytest.raises(ConfigError, match=r"SEARCH\.target = 0\.0001 cannot be reached"):
+        run(config, verbose=0)
+    assert not Path(config.MODEL.model_path).exists()
+
+
+def test_many_machines_need_one_start(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.SEARCH.enabled, config.SEARCH.tolerance = True, 0.03
+    for name, value in as_environment("worker1", "127.0.0.1", 9).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=r"starts from MODEL\.pretrained_model, the same in every process"):
+        run(config, verbose=0)

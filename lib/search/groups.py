@@ -19,6 +19,14 @@ def _inner(stages: str) -> tuple[str, ...]:
     return (f"stage{stages}_block?_conv1",)
 
 
+def _dsfd(backbone: Mapping[str, tuple[str, ...]]) -> dict[Mode, dict[str, tuple[str, ...]]]:
+    extra = {"extra": ("extra_conv?",)}
+    return {
+        "removable": {**backbone, **extra, "fem": ("merge?", "fem*")},  # a product ties each lateral to its merge
+        "per_layer": {**backbone, **extra, "fem": ("lateral?", "merge?", "fem*")},
+    }
+
+
 SPLITS: dict[str, dict[Mode, dict[str, tuple[str, ...]]]] = {
     # B-FPGM, section 4.1 and its code: 4, 6 and 9 groups.
     "eresfd_4": {
@@ -83,6 +91,17 @@ SPLITS: dict[str, dict[Mode, dict[str, tuple[str, ...]]]] = {
             "context": ("context*",),
         },
     },
+    # DSFD: the backbone's stages, the extra layers, and the feature enhance module with the products before it.
+    "dsfd_vgg_16": _dsfd({f"conv{stage}": (f"conv{stage}_?",) for stage in range(1, 6)} | {"fc": ("fc?",)}),
+    "dsfd_resnet": _dsfd({f"conv{stage}": (f"conv{stage}_*",) for stage in range(1, 6)}),
+    "dsfd_mobilenet": _dsfd(
+        {
+            "stride2-4": ("Conv1", "expanded_conv*", "block_[12]_*"),
+            "stride8": ("block_[345]_*",),
+            "stride16": ("block_[6789]_*", "block_1[012]_*"),
+            "stride32": ("block_1[3456]_*",),
+        }
+    ),
 }
 
 

@@ -138,6 +138,20 @@ class SearchOracle(keras_tuner.Oracle):
             for trial in done
         ]
 
+    def expected(self) -> FloatArray:
+        """What the process expected of each finished trial, as -objective, from those before it; NaN where unguided."""
+        done = self.finished()
+        values = -np.array([item.objective for item in done])
+        expected = np.full(len(done), np.nan)
+        if not done:
+            return expected
+        rates = self.space.rates([item.proposal.kept for item in done])
+        for index, item in enumerate(done):
+            if item.proposal.phase == "guided" and index >= 2:
+                proposer = self._proposer(item.proposal.target)
+                expected[index] = proposer.expected(rates[:index], values[:index], rates[index : index + 1])[0]
+        return expected
+
     def _next(self, number: int, phase: Phase, target: float) -> Kept | None:
         if phase == "long":
             return self._next_long(target)

@@ -85,6 +85,13 @@ class Proposer:
             merits = np.concatenate([merits, self._merits(model, closer, incumbent)])
         return candidates[np.argsort(-merits, kind="stable")[:count]]
 
+    def expected(self, points: FloatArray, values: FloatArray, at: FloatArray) -> FloatArray:
+        """The values [m] that the process expects at some points [m, d], knowing `values` at `points`."""
+        scaled = _scaled(values)
+        cut = np.minimum(values, _limit(values))
+        model = self._conditioned(points, scaled, self._kernel(points, values))
+        return cut.mean() + (cut.std() or 1.0) * model.predict(at)
+
     def _near(self, centres: FloatArray, count: int, spread: float, rng: np.random.Generator) -> FloatArray:
         """Points around the centres; each moves in about half of its coordinates, by a distance up to `spread`."""
         chosen = centres[rng.integers(len(centres), size=count)]
@@ -125,9 +132,13 @@ class Proposer:
 
 def _scaled(values: FloatArray) -> FloatArray:
     """Mean 0 and variance 1; the worst values are cut off first, because how bad they are does not matter."""
-    low, middle = np.quantile(values, [0, 0.5])
-    cut = np.minimum(values, middle + 2 * (middle - low) + 1e-12)
+    cut = np.minimum(values, _limit(values))
     return (cut - cut.mean()) / (cut.std() or 1.0)
+
+
+def _limit(values: FloatArray) -> float:
+    low, middle = np.quantile(values, [0, 0.5])
+    return float(middle + 2 * (middle - low) + 1e-12)
 
 
 def _thinned(values: FloatArray, count: int) -> NDArray[np.int64]:

@@ -93,7 +93,7 @@ def best_of(finished: Sequence[Finished], target: float | None = None) -> Finish
 
 
 def rates_of(space: Space, kept: Kept) -> dict[str, float]:
-    """A plan as `PRUNE.rate` takes it: set name -> rate; floor(rate * channels) is what the plan takes away."""
+    """A plan as `PRUNE.rate` takes it: set name -> rate, of which floor(rate * channels) go; 1 empties a set."""
     return {
         name: (size - count) / size
         for name, size, count in zip(space.set_names, space.sizes.tolist(), kept, strict=True)
@@ -101,8 +101,13 @@ def rates_of(space: Space, kept: Kept) -> dict[str, float]:
     }
 
 
-def write_rates(file: str | Path, space: Space, best: Finished) -> None:
-    """Writes the found plan as JSON; its "rate" can be pasted into the config as `config.PRUNE.rate`."""
+def write_rates(file: str | Path, space: Space, best: Finished, measured_ratio: float | None = None) -> None:
+    """Writes the found plan as JSON; its "rate" can be pasted into the config as `config.PRUNE.rate`.
+
+    Args:
+        measured_ratio: what is left of the milliseconds by measurement, where they are the budget.
+
+    """
     kept = best.proposal.kept
     write_json(
         file,
@@ -111,6 +116,7 @@ def write_rates(file: str | Path, space: Space, best: Finished) -> None:
             "groups": dict(zip(space.names, space.rates(kept).tolist(), strict=True)),
             "target": best.proposal.target,
             "budget_ratio": space.share(kept),
+            "measured_ratio": measured_ratio,
             "trial": best.proposal.number,
             "val_loss": best.val_loss,
             "objective": best.objective,

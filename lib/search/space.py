@@ -31,6 +31,8 @@ class Space:
         branches: groups whose sets may lose all channels. Their rate takes sets away whole, one after the other, in
             the order of `first_to_go`; the last one in part.
         first_to_go: set names, for groups in `branches`; by default in the model's order.
+        divisor: the channels that stay are a multiple of this, as far as the set goes.
+        min_channels: so many stay in every set that keeps any.
 
     """
 
@@ -43,6 +45,8 @@ class Space:
         max_rate: float = 0.98,
         branches: Sequence[str] = (),
         first_to_go: Sequence[str] = (),
+        divisor: int = 1,
+        min_channels: int = 1,
     ) -> None:
         unknown = [name for name in branches if name not in groups]
         if unknown:
@@ -67,7 +71,9 @@ class Space:
         for column, members in enumerate(self._members):
             self._membership[members, column] = 1
         self._group_sizes = self.sizes @ self._membership
-        self._least = np.ones(len(self.sizes), int)
+        self._divisor = divisor
+        self._fewest = np.minimum(self.sizes, max(min_channels, divisor))
+        self._least = self._fewest.copy()
         for members, whole in zip(self._members, self._whole, strict=True):
             if whole:
                 self._least[members] = 0
@@ -101,7 +107,8 @@ class Space:
             else:
                 gone = np.floor(rate * sizes + _OFFSETS[: len(sizes)] + 1e-9).astype(int)
             kept[members] = np.maximum(sizes - gone, self._least[members])
-        return tuple(kept.tolist())
+        stepped = np.minimum(self.sizes, -(-kept // self._divisor) * self._divisor)
+        return tuple(np.where(kept > 0, np.maximum(stepped, self._fewest), 0).tolist())
 
     def rates(self, kept: Kept | Sequence[Kept]) -> FloatArray:
         """The share of each group's channels that a plan takes away, [groups]; of n plans, [n, groups]."""
@@ -174,12 +181,13 @@ class Space:
         return None
 
     def _steps(self, kept: Kept, index: int) -> list[Kept]:
-        """The plan with one channel of a set less, and with one more, where that is allowed."""
-        allowed = (kept[index] + change for change in (-1, 1))
+        """The plan with one step of channels less in a set, and with one more, where that is allowed."""
+        size, step = int(self.sizes[index]), self._divisor
+        counts = [max(0, -(-kept[index] // step) - 1) * step, min(size, (kept[index] // step + 1) * step)]
         return [
             (*kept[:index], count, *kept[index + 1 :])
-            for count in allowed
-            if self._least[index] <= count <= self.sizes[index]
+            for count in counts
+            if self._least[index] <= count != kept[index] and (count == 0 or count >= self._fewest[index])
         ]
 
 

@@ -1,0 +1,232 @@
+"""Milliseconds of a plan in LiteRT, predicted from a table of the model's convolutions that is measured once.
+
+Each convolution is timed alone, at full and at half its channels on either side; what lies between is interpolated.
+What the whole model takes beyond its convolutions shrinks with their outputs. Last, whole models of a few uniform plans
+are timed, and predictions are bent so that they fit these.
+"""
+
+import logging
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from lib.boxes import FloatArray
+from lib.errors import ModelError
+from lib.files import read_json, write_json
+from lib.latency import interleaved
+from lib.litert import LiteRTModel, export_litert
+from lib.pruning import plan, plan_kept, shrink
+from lib.pruning.channels import SetMap
+from lib.pruning.graph import ChannelGraph
+
+logger = logging.getLogger(__name__)
+
+ANCHOR_RATES = (0.2, 0.4, 0.6)  # uniform plans that are timed whole
+_ROUNDS = 30
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What a convolution's time depends on.
+
+    Attributes:
+        kernel, strides, dilation: [height, width] each.
+        height_px, width_px: of its input, without padding.
+        inputs, outputs: channels.
+
+    """
+
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    dilation: tuple[int, int]
+    height_px: int
+    width_px: int
+    inputs: int
+    outputs: int
+
+
+Measure = Callable[[Mapping[str, Geometry], Mapping[str, keras.Model], int, int], dict[str, float]]
+
+
+class LatencyTable:
+    """Predicts milliseconds of plans; call it with channels that stay by set name.
+
+    Args:
+        model: functional model of supported layers.
+        height_px, width_px: input size.
+        file: where the measured table is kept; it is read instead of measured if it is there.
+        measure: times convolutions and whole models together and returns milliseconds by name.
+
+    Raises:
+        ModelError: the file is the table of another model or size.
+
+    """
+
+    def __init__(
+        self, model: keras.Model, height_px: int, width_px: int, file: str | Path, measure: Measure | None = None
+    ) -> None:
+        self._read_graph(model, height_px, width_px)
+        file = Path(file)
+        described = {"size": [height_px, width_px], "convolutions": [repr(item) for item in self.geometries]}
+        if not file.is_file():
+            logger.info("measuring the milliseconds of %d convolutions", len(set(self.geometries)))
+            write_json(file, {**described, **self._measured(model, height_px, width_px, measure or measure_litert)})
+        table = read_json(file)
+        if {name: table[name] for name in described} != described:
+            raise ModelError(f"{file}: a table of another model or input size; remove it to measure anew")
+        self._grids = np.array(table["grids_ms"])
+        self._full_ms = float(table["full_ms"])
+        self._rest_ms = max(0.0, self._full_ms - float(self._convolutions(np.array(self.sizes)).sum()))
+        self._raw_full = self._raw({})
+        knots = sorted([(self._raw(anchor["kept"]), anchor["ms"]) for anchor in table["anchors"]])
+        raw = [0.0, *(value / self._raw_full for value, _ in knots), 1.0]
+        real = [0.0, *(ms / self._full_ms for _, ms in knots), 1.0]
+        self._knots = np.array(raw), np.maximum.accumulate(np.minimum(real, 1.0))
+
+    def __call__(self, kept: Mapping[str, int]) -> float:
+        """Milliseconds of one inference, one thread; sets that are not named keep all channels."""
+        return float(np.interp(self._raw(kept) / self._raw_full, *self._knots)) * self._full_ms
+
+    def _read_graph(self, model: keras.Model, height_px: int, width_px: int) -> None:
+        graph = ChannelGraph(model)
+        placed = SetMap(graph, "removable")
+        sets = [*placed.sets, *placed.fixed]
+        self.names = [found.item.name for found in placed.sets]
+        self.sizes = [found.item.size for found in sets]
+        set_of = np.full(placed.slots, len(sets))
+        for number, found in enumerate(sets):
+            set_of[found.slots] = number
+        shapes = graph.calls.shapes_at(height_px, width_px)
+        self.geometries: list[Geometry] = []
+        ends: tuple[list[FloatArray], list[FloatArray]] = ([], [])
+        positions = []
+        for step in graph.steps:
+            layer = step.layer
+            if step.kind != "make" or not isinstance(layer, keras.layers.Conv2D):
+                continue
+            (number,), (made,) = step.call.inputs, step.call.outputs
+            _, height, width, _ = (size or 0 for size in shapes[made])
+            self.geometries.append(
+                Geometry(
+                    tuple(layer.kernel_size),
+                    tuple(layer.strides),
+                    tuple(layer.dilation_rate),
+                    height * layer.strides[0],
+                    width * layer.strides[1],
+                    len(graph.channels[number]),
+                    layer.filters,
+                )
+            )
+            for side, tensor in enumerate((number, made)):
+                slots = placed.slot_of[graph.channels[tensor]]
+                ends[side].append(np.bincount(set_of[slots], minlength=len(sets) + 1).astype(float))
+            positions.append(float(height * width))
+        share = np.array([*(1 / size for size in self.sizes), 1.0])
+        self._ins, self._outs = (np.array(side) * share for side in ends)  # [convolutions, sets + 1]
+        self._positions = np.array(positions)
+
+    def _channels(self, kept: Mapping[str, int]) -> FloatArray:
+        named = [kept.get(name, size) for name, size in zip(self.names, self.sizes, strict=False)]
+        return np.array([*named, *self.sizes[len(named) :]], float)
+
+    def _raw(self, kept: Mapping[str, int]) -> float:
+        """The sum over the table, before it is bent to fit whole models."""
+        channels = self._channels(kept)
+        outputs = self._outs @ np.append(channels, 1.0)
+        everything = self._outs @ np.append(np.array(self.sizes, float), 1.0)
+        rest = float(self._positions @ outputs) / float(self._positions @ everything)
+        return float(self._convolutions(channels).sum()) + self._rest_ms * rest
+
+    def _convolutions(self, channels: FloatArray) -> FloatArray:
+        """Milliseconds of each convolution, [convolutions]: between the four measured corners, or on beyond them."""
+        sides = []
+        for ends, full in (
+            (self._ins, [g.inputs for g in self.geometries]),
+            (self._outs, [g.outputs for g in self.geometries]),
+        ):
+            whole = np.array(full, float)
+            half = np.maximum(1, whole // 2)
+            left = ends @ np.append(channels, 1.0)
+            sides.append((left, np.where(whole > half, (left - half) / np.maximum(whole - half, 1), 1.0)))
+        (inputs, a), (outputs, b) = sides
+        corners = self._grids  # [convolutions, inputs half or full, outputs half or full]
+        low, high = ((1 - b) * corners[:, side, 0] + b * corners[:, side, 1] for side in (0, 1))
+        milliseconds = np.maximum((1 - a) * low + a * high, 0.1 * corners[:, 0, 0])
+        return np.where((inputs > 0) & (outputs > 0), milliseconds, 0.0)
+
+    def _measured(self, model: keras.Model, height_px: int, width_px: int, measure: Measure) -> dict[str, Any]:
+        corners: dict[str, Geometry] = {}
+        for geometry in set(self.geometries):
+            for inputs in {max(1, geometry.inputs // 2), geometry.inputs}:
+                for outputs in {max(1, geometry.outputs // 2), geometry.outputs}:
+                    corner = _with(geometry, inputs, outputs)
+                    corners[repr(corner)] = corner
+        plans = [plan(model, rate) for rate in ANCHOR_RATES]
+        kept = [
+            {name: size - len(masks.channels[name]) for name, size in zip(self.names, self.sizes, strict=False)}
+            for masks in plans
+        ]
+        models = {"full": model, **{f"anchor{i}": shrink(model, plan_kept(model, own)) for i, own in enumerate(kept)}}
+        found = measure(corners, models, height_px, width_px)
+        grids = [
+            [
+                [
+                    found[repr(_with(geometry, inputs, outputs))]
+                    for outputs in (max(1, geometry.outputs // 2), geometry.outputs)
+                ]
+                for inputs in (max(1, geometry.inputs // 2), geometry.inputs)
+            ]
+            for geometry in self.geometries
+        ]
+        anchors = [{"kept": own, "ms": found[f"anchor{i}"]} for i, own in enumerate(kept)]
+        return {"grids_ms": grids, "full_ms": found["full"], "anchors": anchors}
+
+
+def measure_litert(
+    convolutions: Mapping[str, Geometry], models: Mapping[str, keras.Model], height_px: int, width_px: int
+) -> dict[str, float]:
+    """Shortest milliseconds of each in LiteRT, one thread, all timed in turns; models take images of the given size."""
+    with tempfile.TemporaryDirectory() as folder:
+        runners: dict[str, Callable[[], None]] = {}
+        files: dict[Geometry, Path] = {}
+        for name, geometry in convolutions.items():
+            shape = _with_size(geometry, 32, 32)  # one file serves all sizes
+            if shape not in files:
+                files[shape] = Path(folder) / f"convolution{len(files)}.tflite"
+                _export_convolution(shape, files[shape])
+            runner = LiteRTModel(files[shape])
+            runner.resize(geometry.height_px, geometry.width_px)
+            runners[name] = runner.invoke
+        for name, model in models.items():
+            file = Path(folder) / f"{name}.tflite"
+            export_litert(model, file, height_px, width_px)
+            runners[name] = LiteRTModel(file).invoke
+        return {name: latency.best_ms for name, latency in interleaved(runners, _ROUNDS).items()}
+
+
+def _export_convolution(geometry: Geometry, file: Path) -> None:
+    image = keras.Input((geometry.height_px, geometry.width_px, geometry.inputs), batch_size=1, name="image")
+    strided = max(geometry.strides) > 1
+    layer = keras.layers.Conv2D(
+        geometry.outputs,
+        geometry.kernel,
+        strides=geometry.strides,
+        dilation_rate=geometry.dilation,
+        padding="same",
+        activation=None if strided else "relu",
+    )
+    signature = [keras.InputSpec(shape=image.shape, dtype="float32", name="image")]
+    keras.Model(image, layer(image)).export(file, format="litert", verbose=False, input_signature=signature)
+
+
+def _with(geometry: Geometry, inputs: int, outputs: int) -> Geometry:
+    return Geometry(**{**vars(geometry), "inputs": inputs, "outputs": outputs})
+
+
+def _with_size(geometry: Geometry, height_px: int, width_px: int) -> Geometry:
+    return Geometry(**{**vars(geometry), "height_px": height_px, "width_px": width_px})

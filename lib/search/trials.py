@@ -1,0 +1,156 @@
+"""One trial of a search: the snapshot with a plan's channels off, trained for some steps, and validated."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, cast
+
+import keras
+from keras import ops
+
+from lib.data.loader import FaceDataset
+from lib.data.wider import Record
+from lib.errors import TrainingError
+from lib.pruning import Masks, plan, plan_kept
+from lib.search.oracle import Proposal
+from lib.search.record import rates_of
+from lib.search.space import Space
+from lib.search.tuner import Measurement
+from lib.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Schooling:
+    """How a trial is trained.
+
+    Attributes:
+        steps: training steps of a trial; 0: one epoch.
+        long_steps: of one of the best, which are tried again.
+        learning_rate: of all steps.
+        recalibration_batches: batches by which batch statistics are measured anew before validation.
+
+    """
+
+    steps: int
+    long_steps: int
+    learning_rate: float
+    recalibration_batches: int
+
+
+class Trials:
+    """Measures plans on one trainer: nothing is built, compiled or traced again from one trial to the next.
+
+    All trials see the same batches and start from the same weights, so that they differ by their plans alone.
+
+    Args:
+        trainer: holds the model; its present weights are the snapshot that every trial starts from.
+        space: of the search.
+        train, val: images to train on and to validate on.
+        schooling: how.
+        average_precision: measures the trained model where AP is the objective; None: validation loss is.
+
+    Attributes:
+        own_seconds: what the trials cost apart from training, recalibration and validation, together.
+        seconds: what they cost in all.
+
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        space: Space,
+        train: Sequence[Record],
+        val: Sequence[Record],
+        schooling: Schooling,
+        average_precision: Callable[[keras.Model], float] | None = None,
+    ) -> None:
+        self.trainer, self.space, self.schooling = trainer, space, schooling
+        self.average_precision = average_precision
+        self.own_seconds = self.seconds = 0.0
+        self._train = Remembered(trainer.dataset(train, augment=True))
+        self._val = Remembered(trainer.dataset(val, augment=False))
+        trainer.reset_optimizer()
+        # As tensors, which are assigned in half the time that arrays take.
+        self._snapshot = [
+            (variable, ops.copy(variable))
+            for variable in [*trainer.model.variables, *trainer.model.optimizer.variables]
+        ]
+
+    def __call__(self, proposal: Proposal) -> Measurement:
+        start = perf_counter()
+        trainer, schooling = self.trainer, self.schooling
+        self._bring_back()
+        trainer.held.hold(self._masks(proposal))
+        busy = perf_counter()
+        steps = schooling.long_steps if proposal.phase == "long" else schooling.steps or len(self._train)
+        batches = cast(FaceDataset, self._train)
+        trainer.train_steps(batches, 0, steps, schooling.learning_rate)
+        # At a rate of 0 a step moves nothing but the batch statistics.
+        trainer.train_steps(batches, 0, schooling.recalibration_batches, 0.0)
+        losses = trainer.validate(self._val)
+        ap = self.average_precision(trainer.model) if self.average_precision else None
+        self.own_seconds += busy - start
+        self.seconds += perf_counter() - start
+        if losses["loss"] != losses["loss"]:
+            raise TrainingError(f"the validation loss is not a number after {steps} steps")
+        return Measurement(losses["loss"], ap)
+
+    @property
+    def overhead_percent(self) -> float:
+        """Share of the trials' time that went neither into training nor into validation."""
+        return 100 * self.own_seconds / (self.seconds or 1)
+
+    def restore(self) -> None:
+        """Brings back the snapshot, with all channels."""
+        self.trainer.held.release()
+        self._bring_back()
+
+    def _bring_back(self) -> None:
+        for variable, value in self._snapshot:
+            variable.assign(value)
+
+    def _masks(self, proposal: Proposal) -> Masks:
+        model, prune = self.trainer.model, self.trainer.config.PRUNE
+        if prune.mode == "removable":
+            return plan_kept(model, self.space.by_name(proposal.kept), prune.criterion)
+        return plan(model, rates_of(self.space, proposal.kept), prune.criterion, prune.mode)
+
+
+class Remembered(keras.utils.PyDataset):
+    """A dataset whose batches are kept in memory, the first so many bytes of them: every trial sees the same ones.
+
+    Args:
+        dataset: batches of (images, targets).
+        limit_bytes: batches beyond are made anew each time.
+
+    """
+
+    def __init__(self, dataset: FaceDataset, limit_bytes: int = 1 << 30) -> None:
+        super().__init__(workers=dataset.workers, max_queue_size=dataset.max_queue_size)
+        self.dataset, self._left_bytes = dataset, limit_bytes
+        self._batches: dict[tuple[int, int], Any] = {}
+
+    @property
+    def epoch(self) -> int:
+        return self.dataset.epoch
+
+    @epoch.setter
+    def epoch(self, value: int) -> None:
+        self.dataset.epoch = value
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        key = (self.epoch, index)
+        if key in self._batches:
+            return self._batches[key]
+        batch = self.dataset[index]
+        size = sum(part.nbytes for part in keras.tree.flatten(batch))
+        if size <= self._left_bytes:
+            self._left_bytes -= size
+            self._batches[key] = batch
+        return batch

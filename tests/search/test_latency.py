@@ -1,0 +1,86 @@
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from lib.cost import count_macs
+from lib.errors import ModelError
+from lib.files import read_json, write_json
+from lib.models import build
+from lib.pruning import CostModel, channel_sets
+from lib.search.latency import Geometry, LatencyTable, measure_litert
+
+SIZE = (96, 128)
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    return build("eresfd", width_mult=8 / 256)
+
+
+def _by_macs(
+    convolutions: Mapping[str, Geometry], models: Mapping[str, keras.Model], height_px: int, width_px: int
+) -> dict[str, float]:
+    """A machine on which a million multiply-accumulates take a millisecond, whatever they are for."""
+    times = {name: count_macs(model, height_px, width_px) / 1e6 for name, model in models.items()}
+    for name, item in convolutions.items():
+        positions = item.height_px // item.strides[0] * item.width_px // item.strides[1]
+        times[name] = positions * np.prod(item.kernel) * item.inputs * item.outputs / 1e6
+    return times
+
+
+@pytest.fixture(scope="module")
+def file(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The table of such a machine."""
+    path = tmp_path_factory.mktemp("table") / "latency.json"
+    LatencyTable(model, *SIZE, path, _by_macs)
+    return path
+
+
+def test_where_time_is_arithmetic_predictions_are_exact(
+    model: keras.Model, file: Path, rng: np.random.Generator
+) -> None:
+    table, cost = LatencyTable(model, *SIZE, file), CostModel(model, *SIZE)
+    assert table({}) == pytest.approx(cost.full.macs / 1e6)
+    for _ in range(20):
+        kept = {item.name: int(rng.integers(-(-item.size // 2), item.size + 1)) for item in channel_sets(model)}
+        assert table(kept) == pytest.approx(cost.of(kept).macs / 1e6, rel=1e-6)
+
+
+def test_a_branch_that_goes_takes_its_time_along(model: keras.Model, file: Path) -> None:
+    table, cost = LatencyTable(model, *SIZE, file), CostModel(model, *SIZE)
+    kept = {"stage1_block1_conv1": 0, "stage2_block2_conv1": 0}
+    assert table(kept) == pytest.approx(cost.of(kept).macs / 1e6, rel=1e-6)
+
+
+def test_predictions_are_bent_to_fit_whole_models(model: keras.Model, file: Path, tmp_path: Path) -> None:
+    """A machine that needs 5 ms a model besides: no convolution shows them."""
+    table = read_json(file)
+    table["full_ms"] += 5
+    for anchor in table["anchors"]:
+        anchor["ms"] += 5
+    write_json(tmp_path / "latency.json", table)
+    cost = CostModel(model, *SIZE)
+    for share in (0.25, 0.5):
+        kept = {item.name: item.size - int(share * item.size) for item in channel_sets(model)}
+        expected = cost.of(kept).macs / 1e6 + 5
+        assert LatencyTable(model, *SIZE, tmp_path / "latency.json")(kept) == pytest.approx(expected, rel=0.02)
+
+
+def test_the_table_is_measured_once(model: keras.Model, file: Path) -> None:
+    def forbidden(*_: object) -> dict[str, float]:
+        raise AssertionError("measured again")
+
+    assert LatencyTable(model, *SIZE, file, forbidden)({}) > 0
+    with pytest.raises(ModelError, match="a table of another model or input size; remove it"):
+        LatencyTable(model, 64, 64, file, forbidden)
+
+
+@pytest.mark.slow
+def test_litert_times_are_positive_and_grow() -> None:
+    small = Geometry((3, 3), (1, 1), (1, 1), 64, 64, 8, 8)
+    large = Geometry((3, 3), (1, 1), (1, 1), 256, 256, 8, 8)
+    times = measure_litert({"small": small, "large": large}, {}, 256, 256)
+    assert 0 < times["small"] < times["large"]

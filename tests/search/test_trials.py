@@ -1,0 +1,141 @@
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from lib.config import Config
+from lib.data.samples import SampleSet
+from lib.data.wider import Record, read_annotations
+from lib.models import build
+from lib.pruning import plan
+from lib.search.budget import Budget
+from lib.search.groups import group_sets, patterns_of
+from lib.search.oracle import Phase, Proposal
+from lib.search.record import rates_of
+from lib.search.space import Space
+from lib.search.trials import Remembered, Schooling, Trials
+from lib.trainer import Trainer
+
+TRACES: list[str] = []  # Keras runs `train_step` and `test_step` in Python once for each trace
+
+
+def _counting(model: keras.Model, name: str) -> Callable[..., Any]:
+    step = getattr(model, name)
+
+    def counted(*arguments: Any) -> Any:
+        TRACES.append(name)
+        return step(*arguments)
+
+    return counted
+
+
+@pytest.fixture(scope="module")
+def records(samples: SampleSet) -> tuple[list[Record], list[Record]]:
+    return (
+        read_annotations(samples.train_annotations, samples.train_images),
+        read_annotations(samples.val_annotations, samples.val_images),
+    )
+
+
+@pytest.fixture(scope="module")
+def trainer() -> Trainer:
+    config = Config()
+    config.DATA.hin = config.DATA.win = 64
+    config.TRAIN.batch_size = 4
+    keras.utils.set_random_seed(0)
+    made = Trainer(build("eresfd", width_mult=8 / 256), config)
+    for name in ("train_step", "test_step"):
+        setattr(made.model, name, _counting(made.model, name))
+    return made
+
+
+@pytest.fixture(scope="module")
+def space(trainer: Trainer) -> Space:
+    budget = Budget("macs", trainer.model)
+    return Space(budget.sets, group_sets(budget.sets, patterns_of("eresfd_6", "removable")), budget.share, 0.02)
+
+
+@pytest.fixture(scope="module")
+def trials(trainer: Trainer, space: Space, records: tuple[list[Record], list[Record]]) -> Trials:
+    return Trials(trainer, space, *records, Schooling(3, 5, 1e-3, 2))
+
+
+def _proposal(space: Space, direction: Sequence[float], phase: Phase = "random") -> Proposal:
+    kept = space.solve(np.array(direction), 0.6)
+    assert kept is not None
+    return Proposal(0, phase, 0.6, kept)
+
+
+def test_trials_repeat_and_differ_by_their_plans_alone(trials: Trials, space: Space) -> None:
+    first, other = _proposal(space, [1, 1, 1, 1, 1, 1]), _proposal(space, [0, 0, 1, 1, 0, 0])
+    before = trials(first)
+    assert trials(other).val_loss != before.val_loss
+    assert trials(first) == before
+
+
+def test_the_plans_channels_stay_off(trials: Trials, trainer: Trainer, space: Space) -> None:
+    proposal = _proposal(space, [0.2, 0.3, 1, 0.5, 0, 0.6])
+    trials.restore()
+    masks = plan(trainer.model, rates_of(space, proposal.kept))
+    trials(proposal)
+    kept = space.by_name(proposal.kept)
+    for item in Budget("macs", trainer.model).sets:
+        assert item.size - len(masks.channels[item.name]) == kept[item.name]
+        for name in item.convolutions:
+            filters = np.abs(np.asarray(trainer.model.get_layer(name).kernel)).sum(axis=(0, 1, 2))
+            assert np.flatnonzero(filters == 0).tolist() == list(masks.channels[item.name])
+
+
+def test_nothing_is_traced_again(trials: Trials, space: Space) -> None:
+    for direction in ([1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 0, 0], [1, 0, 0, 0, 1, 0]):
+        trials(_proposal(space, direction))
+    trials(_proposal(space, [1, 1, 1, 1, 1, 1], "long"))
+    assert sorted(TRACES) == ["test_step", "train_step"]
+
+
+def test_restore_brings_the_snapshot_back(trials: Trials, trainer: Trainer, space: Space) -> None:
+    trials.restore()
+    before = trainer.model.get_weights()
+    trials(_proposal(space, [1, 1, 1, 1, 1, 1]))
+    trials.restore()
+    for a, b in zip(before, trainer.model.get_weights(), strict=True):
+        assert np.array_equal(a, b)
+    trainer.train_steps(trials._train.dataset, 0, 1, 1e-3)
+    for item in Budget("macs", trainer.model).sets:
+        kernel = np.asarray(trainer.model.get_layer(item.name).kernel)
+        assert np.abs(kernel).sum(axis=(0, 1, 2)).all(), "a mask is still held"
+
+
+def test_longer_trials_train_longer(trials: Trials, space: Space) -> None:
+    short, longer = (trials(_proposal(space, [1, 1, 1, 1, 1, 1], phase)) for phase in ("guided", "long"))
+    assert short.val_loss != longer.val_loss
+
+
+def test_average_precision_is_measured_on_the_trained_model(
+    trainer: Trainer, space: Space, records: tuple[list[Record], list[Record]], trials: Trials
+) -> None:
+    trials.restore()
+    seen: list[keras.Model] = []
+
+    def measure(model: keras.Model) -> float:
+        seen.append(model)
+        return 0.25
+
+    found = Trials(trainer, space, *records, Schooling(1, 1, 1e-3, 0), measure)(_proposal(space, [1] * 6))
+    assert found.ap == 0.25
+    assert seen == [trainer.model]
+
+
+def test_remembered_batches_are_the_same(trainer: Trainer, records: tuple[list[Record], list[Record]]) -> None:
+    plain = trainer.dataset(records[0], augment=True)
+    kept = Remembered(trainer.dataset(records[0], augment=True))
+    assert len(kept) == len(plain)
+    for epoch in (0, 1):
+        plain.epoch = kept.epoch = epoch
+        for _ in range(2):
+            assert np.array_equal(plain[1][0], kept[1][0])
+    assert kept[1][0] is kept[1][0]
+    forgetful = Remembered(trainer.dataset(records[0], augment=True), limit_bytes=0)
+    assert forgetful[1][0] is not forgetful[1][0]

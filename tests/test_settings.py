@@ -1,0 +1,47 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from lib.config import Config, load_config
+from lib.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("config.TRAIN.epohc = 3", "did you mean epoch"),
+        ("config.TRIAN.epoch = 3", "did you mean TRAIN"),
+        ("config.TRAIN.epoch = '3x'", "valid integer"),
+        ("config.TRAIN.epoch = 1 / 0", "ZeroDivisionError"),
+        ("config.TRAIN.epoch = (", "SyntaxError"),
+    ],
+)
+def test_errors_in_a_config_file_name_file_and_line(tmp_path: Path, line: str, message: str) -> None:
+    file = tmp_path / "my_config.py"
+    file.write_text(f"from lib.config import Config\nconfig = Config()\n{line}\n")
+    with pytest.raises(ConfigError) as error:
+        load_config(file)
+    assert f"{file}:3: " in str(error.value)
+    assert message in str(error.value)
+
+
+def test_file_without_a_config(tmp_path: Path) -> None:
+    file = tmp_path / "empty.py"
+    file.write_text("x = 1\n")
+    with pytest.raises(ConfigError, match=r"expected `config = Config\(\)`"):
+        load_config(file)
+    with pytest.raises(ConfigError, match="no such config file"):
+        load_config(tmp_path / "absent.py")
+
+
+def test_a_runs_config_json_can_be_used_again(tmp_path: Path) -> None:
+    config = Config()
+    config.TRAIN.stages = ("pretrain",)
+    config.PRUNE.rate = {"context*": 0.25}
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"config": config.model_dump(mode="json"), "commit": None}))
+    assert load_config(file) == config
+    file.write_text("{")
+    with pytest.raises(ConfigError, match=r"config.json:1"):
+        load_config(file)
