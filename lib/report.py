@@ -45,7 +45,9 @@ def stage_table(results: dict[str, Any]) -> str:
                 "channels that stay (PRUNE.mode 'removable' prunes no such ones)"
             )
     if any("latency_ms" in row for row in results["stages"]):
-        notes.append(f"ms: LiteRT, one thread, at {results['macs_at']}, measured in turns; compare within this table")
+        notes.append(
+            f"ms: LiteRT, one thread, at {results['macs_at']}, the shortest of many in turns; compare within this table"
+        )
     return table + "\n\n" + "\n".join(notes)
 
 
