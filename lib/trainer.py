@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 class Trainer:
     """A detector in training. Weights, masks and the optimiser's state can change; the compiled step stays.
 
+    (On JAX every call of `fit` and `train_steps` compiles anew.)
+
     With TRAIN.ema the optimiser keeps averaged weights; they are what is validated, saved and measured.
 
     Args:
@@ -108,9 +110,7 @@ class Trainer:
 
     def _swap_averages(self) -> None:
         for variable, average in self._averages():
-            # The optimiser averages what it has before constraints: what is masked must be zero here too.
-            value = variable.constraint(average) if variable.constraint is not None else average
-            value = np.array(value)
+            value = np.array(average)
             average.assign(variable)
             variable.assign(value)
 
@@ -179,6 +179,8 @@ class Trainer:
 
     def _fit(self, dataset: keras.utils.PyDataset, initial: int, end: int, callbacks: list[Any], verbose: int) -> None:
         averages = [_WeightsSurvive(self.model)] if self._averages() else []
+        if keras.backend.backend() == "jax":  # its compiled step holds masks, and alpha, as constants
+            self.training_model.make_train_function(force=True)
         self.training_model.fit(
             dataset,
             initial_epoch=initial,

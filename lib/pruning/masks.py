@@ -129,11 +129,15 @@ class _Keep(keras.constraints.Constraint):
 
     def __call__(self, w: Any) -> Any:
         self.hold_average()  # the optimiser has just averaged what had not come through here yet
-        return ops.where(self.kept, w, ops.zeros_like(w))
+        return self._masked(w)
 
     def hold_average(self) -> None:
         if self.average is not None:
-            self.average.assign(ops.where(self.kept, self.average, ops.zeros_like(self.average)))
+            self.average.assign(self._masked(self.average))
+
+    def _masked(self, variable: Any) -> Any:
+        value = ops.convert_to_tensor(variable)  # JAX makes no zeros like a variable
+        return ops.where(ops.convert_to_tensor(self.kept), value, ops.zeros_like(value))
 
 
 def _averages(optimizer: keras.optimizers.Optimizer | None) -> dict[int, keras.Variable]:
