@@ -106,3 +106,20 @@ def test_impossible_targets_say_what_is_possible(space: Space) -> None:
 def test_unknown_branch_group_is_named() -> None:
     with pytest.raises(ConfigError, match=r"SEARCH.branches: tail: no such group"):
         Space(SETS, GROUPS, chain_share, 0.01, branches=("tail",))
+
+
+@pytest.mark.parametrize("divisor", [2, 4])
+def test_channels_that_stay_come_in_multiples(divisor: int, rng: np.random.Generator) -> None:
+    space = Space(SETS, GROUPS, chain_share, tolerance=0.03, divisor=divisor)
+    for direction in rng.uniform(size=(20, 3)):
+        kept = space.solve(direction, 0.5)
+        if kept is not None:
+            assert not any(count % divisor for count in kept)
+            assert abs(chain_share(space.by_name(kept)) - 0.5) <= 0.03
+        assert not any(count % divisor for count in space.counts(0.9 * direction))
+
+
+def test_so_many_channels_stay_in_every_set() -> None:
+    space = Space(SETS, GROUPS, chain_share, 0.01, branches=("side",), min_channels=6)
+    kept = space.counts(np.array([0.98, 0.98, 1.0]))
+    assert kept == (6, 6, 6, 6, 6, 0, 0, 6)
