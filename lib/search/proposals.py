@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Kernel, Matern, WhiteKernel
+from threadpoolctl import ThreadpoolController
 
 from lib.boxes import FloatArray
 
 FITTED_POINTS = 100  # hyperparameters are fitted on at most so many
 CONDITIONED_POINTS = 400  # a proposal is conditioned on at most so many
 CANDIDATES = 1000
+_THREADS = ThreadpoolController()  # matrices this small are slower on several threads, on a busy machine tenfold
 _GROWTH = 1.25  # hyperparameters are fitted again when there are so many times more points
 _ITERATIONS = 20
 
@@ -68,6 +70,18 @@ class Proposer:
             eligible: which of the points are to be improved on, [n]; None: all. The others only inform.
 
         """
+        with _THREADS.limit(limits=1):
+            return self._propose(points, values, pending, rng, eligible)[:count]
+
+    def _propose(
+        self,
+        points: FloatArray,
+        values: FloatArray,
+        pending: FloatArray,
+        rng: np.random.Generator,
+        eligible: NDArray[np.bool_] | None,
+    ) -> FloatArray:
+        """All candidates, best first."""
         scaled = _scaled(values)
         model = self._conditioned(points, scaled, self._kernel(points, values))
         if len(pending):
@@ -83,14 +97,15 @@ class Proposer:
             closer = self._near(best, CANDIDATES // 5, spread, rng)
             candidates = np.concatenate([candidates, closer])
             merits = np.concatenate([merits, self._merits(model, closer, incumbent)])
-        return candidates[np.argsort(-merits, kind="stable")[:count]]
+        return candidates[np.argsort(-merits, kind="stable")]
 
     def expected(self, points: FloatArray, values: FloatArray, at: FloatArray) -> FloatArray:
         """The values [m] that the process expects at some points [m, d], knowing `values` at `points`."""
         scaled = _scaled(values)
         cut = np.minimum(values, _limit(values))
-        model = self._conditioned(points, scaled, self._kernel(points, values))
-        return cut.mean() + (cut.std() or 1.0) * model.predict(at)
+        with _THREADS.limit(limits=1):
+            model = self._conditioned(points, scaled, self._kernel(points, values))
+            return cut.mean() + (cut.std() or 1.0) * model.predict(at)
 
     def _near(self, centres: FloatArray, count: int, spread: float, rng: np.random.Generator) -> FloatArray:
         """Points around the centres; each moves in about half of its coordinates, by a distance up to `spread`."""
