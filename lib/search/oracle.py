@@ -112,6 +112,7 @@ class SearchOracle(keras_tuner.Oracle):
         self.probing_offset, self.on_finished, self.lease_s = probing_offset, on_finished, lease_s
         self._surrogate: Surrogate | None = None
         self._proposers: dict[float, Proposer] = {}
+        self._finished: dict[str, Finished] = {}  # what is finished does not change
         self._heard: dict[str, float] = {}  # worker -> when it last asked for a trial
         self.tuner_ids: set[str] = set()
         self.verbose = 0
@@ -133,10 +134,11 @@ class SearchOracle(keras_tuner.Oracle):
     def finished(self) -> list[Finished]:
         """All finished trials, by number; failed ones are left out."""
         done = [trial for _, trial in sorted(self.trials.items()) if trial.status == COMPLETED]
-        return [
-            Finished(proposal_of(trial), *(float(trial.metrics.get_best_value(name)) for name in METRICS))
-            for trial in done
-        ]
+        for trial in done:
+            if trial.trial_id not in self._finished:
+                values = (float(trial.metrics.get_best_value(name)) for name in METRICS)
+                self._finished[trial.trial_id] = Finished(proposal_of(trial), *values)
+        return [self._finished[trial.trial_id] for trial in done]
 
     def expected(self) -> FloatArray:
         """What the process expected of each finished trial, as -objective, from those before it; NaN where unguided."""

@@ -95,6 +95,7 @@ def _predicted(rows: Rows, predicted: FloatArray) -> Figure:
     points = axes.scatter(expected, measured, c=trials, cmap="viridis_r", s=16)
     ends = [min(measured.min(), expected.min()), max(measured.max(), expected.max())]
     axes.plot(ends, ends, color="black", linewidth=0.8)
+    _focus(axes, measured, bad_is_high=True)
     axes.set_xlabel("expected before the trial (-objective)")
     axes.set_ylabel("measured (-objective)")
     axes.grid(alpha=0.3)

@@ -15,7 +15,7 @@ from lib.pruning.channels import ChannelSet
 Kept = tuple[int, ...]
 """Channels that stay, in the order of the space's sets."""
 
-_BISECTIONS = 40
+_BISECTIONS = 24
 _OFFSETS = np.arange(0.5, 10_000) * 0.6180339887498949 % 1  # the golden ratio spreads any number of sets evenly
 
 
