@@ -33,6 +33,7 @@ def _config() -> Config:
     return config
 
 
+@pytest.mark.slow
 def test_a_search_from_end_to_end(
     records: list[Record], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,8 @@ from lib.search.space import Space
 from lib.search.trials import Remembered, Schooling, Trials
 from lib.trainer import Trainer
 
+pytestmark = pytest.mark.slow  # the one trace takes most of the time
+
 
 @pytest.fixture(scope="module")
 def records(samples: SampleSet) -> tuple[list[Record], list[Record]]:
