@@ -1,7 +1,7 @@
 """EResFD on the built-in sample set: pretrain, soft pruning of 30 % of the channels, fine-tuning, evaluation.
 
 Command   python pruned_train.py     (or `make train`, which also sets up the environment)
-Cost      about 5 minutes on 2 CPU cores
+Cost      about 6 minutes on 2 CPU cores
 Expected  see the table in README.md; the sample set is drawn, so its AP says nothing about photographs
 
 For photographs, name annotations and image folders under DATA, set MODEL.model_path to a new folder, and see
@@ -31,9 +31,7 @@ config.DATA.mutiscale = False  # multi-scale training: every batch square, of an
 config.DATA.scales = (320, 640)  # its smallest and largest size, px; multiples of 32 between them are drawn
 config.DATA.recipe = "eresfd"  # augmentation as EResFD's (square crops) or "dsfd" (zooming out, SSD's crops)
 config.DATA.crop_min = 0.5  # smallest random crop, share of the largest that fits (published: 0.3); 1: no cropping
-config.DATA.anchor_sampling = (
-    0.0  # probability of data-anchor sampling instead of a crop (published: 0.5; DSFD 0.4); 0: off
-)
+config.DATA.anchor_sampling = 0.0  # probability of data-anchor sampling, not a crop (published: 0.5, DSFD 0.4); 0: off
 config.DATA.cover_small_face = 0.0  # faces below this size in the input, px, are painted over (Pruned DSFD: 5); 0: off
 config.DATA.ignore_invalid = True  # faces flagged invalid in *_bbx_gt.txt are painted over; False: faces like others
 config.TRAIN.train_set_size = 0  # use so many training images, drawn by the seed; 0: all
@@ -107,9 +105,7 @@ config.TRAIN.ap_images = 100  # validation images for it, drawn by the seed
 
 # --- pruning -----------------------------------------------------------------------------------------------------
 config.PRUNE.rate = 0.3  # share of each set's channels, 0 <= rate < 1, or {"context*": 0.5, "stage?_*": 0.2}
-config.PRUNE.channel_divisor = (
-    1  # channels that stay are rounded up to a multiple of this, for kernels that take 8; 1: off
-)
+config.PRUNE.channel_divisor = 1  # kept channels are rounded up to a multiple, for kernels that take 4 or 8; 1: off
 config.PRUNE.min_channels = 1  # so many stay in every set; 0: a rate of 1 takes out a set with the branch that it feeds
 config.PRUNE.mode = "removable"  # tied channels go together; "per_layer": each convolution by itself, as published
 config.PRUNE.criterion = "fpgm"  # or "l1", "l2", "random"
@@ -126,16 +122,12 @@ config.PRUNE.calibration_images = 64  # with pruned_alpha: channels silent on so
 # --- search for rates, in place of PRUNE.rate ---------------------------------------------------------------------
 config.SEARCH.enabled = False  # True: before soft pruning, rates are searched for; they end up in rates_*.json
 config.SEARCH.budget = "macs"  # what is limited: "macs", "parameters", "latency" (of LiteRT), "zeroed" (published)
-config.SEARCH.target = (
-    0.5  # share of it that is left, 0 < target <= 1; [0.9, 0.7, 0.5]: several, the first is pruned to
-)
+config.SEARCH.target = 0.5  # share of it that is left, above 0; [0.9, 0.7, 0.5]: several, the first is pruned to
 config.SEARCH.target_pruning_rate = 0.0  # share that goes, in place of target (published: 0.1 to 0.6); 0: off
 config.SEARCH.tolerance = 0.01  # how far a plan may be from the target, as a share of the whole
 config.SEARCH.hin = 480  # input height at which multiply-accumulates and milliseconds are counted, px
 config.SEARCH.win = 640  # input width, px
-config.SEARCH.groups = (
-    "eresfd_6"  # or eresfd_4, _9, _6_files, dsfd_vgg_16, _resnet, _mobilenet; or {"stem": ["conv*"], ...}
-)
+config.SEARCH.groups = "eresfd_6"  # or another split of lib.search.groups.SPLITS, or {"stem": ["conv*"], ...}
 config.SEARCH.branches = ()  # groups whose sets may go whole, one after the other, e.g. ("stage1-3",); (): none
 config.SEARCH.max_rate = 0.98  # no other group loses more than this share of its channels
 config.SEARCH.n_init_points = 20  # random plans (published: 60)
@@ -154,6 +146,4 @@ config.SEARCH.long_steps = 0  # training steps of those
 config.TEST.score_thres = 0.05  # boxes below this score are not counted
 config.TEST.iou_thres = 0.3  # NMS: a box that overlaps a better one by more goes
 config.TEST.max_detect = 750  # at most so many boxes an image
-config.TEST.latency_rounds = (
-    60  # timings of each model at the end, in turns (and frozen graphs, for their size); 0: off
-)
+config.TEST.latency_rounds = 60  # timings of each model at the end, in turns, and frozen graphs for their size; 0: off
