@@ -19,7 +19,7 @@ train: env  ## pretrain, prune, fine-tune and measure on the built-in samples; e
 
 test: env  ## all tests: the fast ones, then the slow ones
 	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --numprocesses auto --maxprocesses 2
 
 check: env  ## style and types
 	$(BIN)/ruff check .
