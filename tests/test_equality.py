@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from lib.equality import Equality, compare, random_images
+from lib.equality import Equality, compare, in_double_precision, random_images
 from tests.detectors import random_detector
 from tests.networks import copy_of
 
@@ -39,3 +39,11 @@ def test_random_images_are_by_the_seed() -> None:
     assert all((x == y).all() for x, y in zip(a, b, strict=True))
     assert [image.shape for image in a] != [image.shape for image in c]
     assert all(16 <= side <= 40 for image in a for side in image.shape[:2])
+
+
+def test_double_precision_is_the_same_function_with_more_digits() -> None:
+    model = random_detector()
+    image = random_images(1, seed=0)[0][None].astype(np.float32)
+    single, double = (one(image, training=False)["boxes"] for one in (model, in_double_precision(model)))
+    assert keras.backend.standardize_dtype(double.dtype) == "float64"
+    assert 0 < np.abs(np.asarray(single) - np.asarray(double)).max() < 1e-4

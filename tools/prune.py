@@ -109,7 +109,7 @@ def _check(masked: Any, small: Any, options: argparse.Namespace) -> int:
         print(f"{found.images} {kind}: largest difference {found.largest_difference:.3g}, allowed {TOLERANCE:g}")
         if found.detections is not None:
             same = "the same" if found.same_detections else "NOT the same"
-            print(f"{found.images} {kind}: {found.detections} detections, {same} in both models")
+            print(f"{found.images} {kind}: {found.detections} detections in double precision, {same} in both models")
         status |= not found.equal
     return status
 
