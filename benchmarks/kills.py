@@ -27,6 +27,7 @@ from lib.files import read_json
 JOB = """
 import sys
 from lib.config import Config
+import lib.face_data
 import lib.training
 from tests.detectors import small_detector
 config = Config()
@@ -35,8 +36,8 @@ for override in sys.argv[3:]:
     config.override(override)
 config.check()
 lib.training.chosen_model = lambda config: small_detector()
-make = lib.training.ensure_samples
-lib.training.ensure_samples = lambda path, seed: make(path, seed, 16, 6)
+make = lib.face_data.ensure_samples
+lib.face_data.ensure_samples = lambda path, seed: make(path, seed, 16, 6)
 lib.training.run(config)
 """
 OVERRIDES = [
