@@ -2,8 +2,8 @@
 
 python benchmarks/latency.py [--model trained.keras] [--height 480 --width 640] [--rounds 60]
 
-All variants run in turns, on one thread: compare the ratios. Weights do not change the time of LiteRT; of the frozen
-graph, which ends with NMS, they do, so give it a trained model.
+All variants run in turns, on one thread: compare the ratios. The frozen graph is timed without its NMS, whose time depends
+on what is found, and the variants are not trained.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             masks[name] = plan_kept(model, {key: count for key, count in kept.items() if key in known})
     models = {name: shrink(model, one) for name, one in masks.items()}
 
-    image = np.random.default_rng(0).integers(0, 256, (1, options.height, options.width, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (options.height, options.width, 3), np.uint8)
     with tempfile.TemporaryDirectory() as folder:
         sizes, detect = {}, {}
         for number, (name, small) in enumerate(models.items()):
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             save(small, files[0])
             freeze(small, files[1])
             sizes[name] = [file.stat().st_size for file in files]
-            detect[name] = partial(FrozenGraph(files[1]).detect, image)
+            detect[name] = partial(FrozenGraph(files[1]).candidates, image, 1.0)
         frozen = interleaved(detect, options.rounds)
     litert = litert_latencies(models, options.height, options.width, options.rounds)
 
