@@ -2,8 +2,8 @@
 
 python benchmarks/latency.py [--model trained.keras] [--height 480 --width 640] [--rounds 60]
 
-All variants run in turns, on one thread: compare the ratios. The frozen graph is timed without its NMS, whose time depends
-on what is found, and the variants are not trained.
+All variants run in turns, on one thread: compare the ratios. The frozen graph is timed without its NMS, whose time
+depends on what is found, and the variants are not trained.
 """
 
 import argparse
