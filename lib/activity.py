@@ -4,7 +4,7 @@ A layer's channels are looked at where it hands them on: behind the batch normal
 it directly. Its multiply-accumulates are then H * W * kh * kw * active in * active out.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ import numpy as np
 from keras import layers, ops
 from numpy.typing import NDArray
 
+from lib.calls import plain_calls
 from lib.cost import LayerCost, count_macs, count_parameters, layer_costs, zero_share
 from lib.data.images import read_rgb
 from lib.models import inference_model
@@ -191,7 +192,7 @@ class _Graph:
     """A functional model's calls, producers first, and those of the layers that are counted."""
 
     def __init__(self, model: keras.Model) -> None:
-        self.calls = list(_calls(model))
+        self.calls = list(plain_calls(model))
         users: dict[int, list[tuple[keras.layers.Layer, Any]]] = {}
         for layer, inputs, output in self.calls:
             for tensor in inputs:
@@ -203,12 +204,6 @@ class _Graph:
                 while len(following := users.get(id(endpoint), [])) == 1 and isinstance(following[0][0], _FOLLOWING):
                     endpoint = following[0][1]
                 self.counted.append(_Call(layer, inputs[0], endpoint))
-
-
-def _calls(model: keras.Model) -> Iterator[tuple[keras.layers.Layer, list[Any], Any]]:
-    for _, nodes in sorted(model._nodes_by_depth.items(), reverse=True):
-        for node in nodes:
-            yield node.operation, node.input_tensors, node.output_tensors[0]
 
 
 def _mask_behind(layer: keras.layers.Layer, inputs: list[Mask | None], output: Any, rule: Rule) -> Mask:

@@ -1,5 +1,6 @@
 """The calls of a functional model's graph, producers first, with nested models taken apart."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +86,16 @@ class Calls:
             made = keras.tree.flatten(call.layer.compute_output_spec(*args, **kwargs))
             tensors.update(zip(call.outputs, made, strict=True))
         return [tuple(tensors[number].shape) for number in range(len(self.shapes))]
+
+
+def plain_calls(model: keras.Model) -> Iterator[tuple[keras.layers.Layer, list[Any], Any]]:
+    """(layer, its input tensors, its output tensor) for every call in the model's graph, producers first.
+
+    The input layers are among the calls, and a nested model is one call: `Calls` takes it apart.
+    """
+    for _, nodes in sorted(model._nodes_by_depth.items(), reverse=True):
+        for node in nodes:
+            yield node.operation, node.input_tensors, node.output_tensors[0]
 
 
 def _functional(operation: Any) -> Any:

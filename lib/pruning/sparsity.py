@@ -5,7 +5,7 @@ endpoint, the output of a convolution after its ReLU, and each image, the channe
 these the mean of the lowest share; of these the mean over the batch; and of all endpoints the sum, times alpha.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from lib.calls import plain_calls
 from lib.errors import ConfigError, ModelError
 
 Ratios = float | Sequence[float] | Mapping[str, float]
@@ -51,7 +52,7 @@ def endpoints(model: keras.Model) -> list[Endpoint]:
     """
     if not getattr(model, "_nodes_by_depth", None):
         raise ModelError(f"{model.name} is no functional model; its endpoints cannot be found")
-    calls = list(_calls(model))
+    calls = list(plain_calls(model))
     users: dict[int, list[tuple[keras.layers.Layer, Any]]] = {}
     for layer, inputs, output in calls:
         for tensor in inputs:
@@ -210,10 +211,3 @@ def _is_relu(layer: keras.layers.Layer) -> bool:
 
 def _may_follow(layer: keras.layers.Layer) -> bool:
     return isinstance(layer, layers.BatchNormalization) or (_is_relu(layer) and not isinstance(layer, _CONVOLUTIONS))
-
-
-def _calls(model: keras.Model) -> Iterator[tuple[keras.layers.Layer, list[Any], Any]]:
-    """(layer, its input tensors, its output tensor) for every call in the model's graph, producers first."""
-    for _, nodes in sorted(model._nodes_by_depth.items(), reverse=True):
-        for node in nodes:
-            yield node.operation, node.input_tensors, node.output_tensors[0]
