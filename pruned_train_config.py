@@ -44,6 +44,8 @@ config.TRAIN.vis = False  # True: draws samples of the first epoch with their an
 config.MODEL.net_structure = "eresfd"  # or a DSFD: "vgg_16", "resnet_v1_50", "resnet_v1_101", "MobilenetV2"
 config.MODEL.width_mult = 0.0625  # share of 256 channels (published: 0.0625, 92,208 parameters)
 config.MODEL.pretrained_model = ""  # a .keras file, e.g. from tools/import_weights.py; empty: pretrain
+# True: batch normalisations stay as they are (a new DSFD: the backbone's). For a low rate: crops have other statistics.
+config.TRAIN.lock_basenet_bn = False
 config.MODEL.model_path = "runs/eresfd_samples"  # run folder: settings, checkpoints, results
 config.MODEL.score_loss = "softmax"  # with hard negatives, or "focal": all anchors, no mining
 config.MODEL.max_negatives_per_positive = 3.0  # hard negatives in the softmax loss
@@ -62,7 +64,6 @@ config.MODEL.l2_norm = (10, 8, 5)  # VGG: initial scales of the L2 normalisation
 config.MODEL.fpn_dims = ()  # channels of the enhance module's products, one a level (first 3 count); (): as published
 config.MODEL.fem_dims = 512  # channels of each enhanced map, a multiple of 4 (published for MobilenetV2: 256)
 config.TRAIN.norm = ""  # behind the backbone: "BN", "GN" or "None"; "": "None" for vgg_16, "BN" for the others
-config.TRAIN.lock_basenet_bn = False  # True: the backbone's batch normalisations stay as they are
 config.TRAIN.frozen_stages = -1  # backbone stages 0..n are not trained (0: up to stride 2); -1: all are
 config.DATA.num_category = 1  # faces; there is no other
 config.DATA.PIXEL_MEAN = (123, 116, 103)  # R, G, B of 0..255

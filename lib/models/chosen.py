@@ -1,5 +1,6 @@
 """The detector that a config names."""
 
+import logging
 from typing import Any
 
 import keras
@@ -7,19 +8,30 @@ import keras
 from lib.config import Config
 from lib.models import anchors_of, build, load
 
+logger = logging.getLogger(__name__)
+
 
 def chosen_model(config: Config) -> keras.Model:
     """`MODEL.pretrained_model`, or else a new model of `MODEL.net_structure` with the settings that concern it.
+
+    TRAIN.lock_basenet_bn locks every batch normalisation of EResFD, which is all base, and of a model from a file.
 
     Raises:
         ModelError: the file is no detector, the settings do not go together, or a backbone's weights cannot be had.
 
     """
     if config.MODEL.pretrained_model:
-        loaded = load(config.MODEL.pretrained_model)
-        anchors_of(loaded)  # refuses a model that is no detector
-        return loaded
-    return build(config.MODEL.net_structure, **model_options(config))
+        model = load(config.MODEL.pretrained_model)
+        anchors_of(model)  # refuses a model that is no detector
+    else:
+        model = build(config.MODEL.net_structure, **model_options(config))
+    if config.TRAIN.lock_basenet_bn and (config.MODEL.pretrained_model or config.MODEL.net_structure == "eresfd"):
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False
+    if locked := sum(bool(layer.weights) and not layer.trainable for layer in model.layers):
+        logger.info("%d layers of the model are locked: training leaves them as they are", locked)
+    return model
 
 
 def model_options(config: Config) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from lib.pruning.channels import Mode, PlacedSet, SetMap
 from lib.pruning.criteria import CRITERIA, NAMES, RANDOM, combined, lowest
 from lib.pruning.graph import ChannelGraph
 from lib.pruning.masks import Masks
+from lib.pruning.removable import silent_channels
 from lib.pruning.rules import filters_of
 from lib.pruning.silence import silence
 
@@ -29,6 +30,9 @@ def plan(
     seed: int = 0,
 ) -> Masks:
     """Chooses the floor(rate * channels) least important channels of every set, by the model's present weights.
+
+    In mode "removable" channels that by their weights are zero wherever they are read come first, whatever the
+    criterion says of their filters: they cost nothing. The criterion "random" looks at no weights.
 
     Args:
         rates: one rate, 0 <= rate < 1, or a mapping from patterns ("context*") to rates. A pattern stands for the sets
@@ -95,9 +99,13 @@ def _masks(placed: SetMap, kept: Mapping[str, int], criterion: str, protected: t
     random = np.random.default_rng(seed)
     scores: FloatArray
     channels = {}
+    first = (
+        silent_channels(placed) if placed.mode == "removable" and criterion != RANDOM else np.zeros(placed.slots, bool)
+    )
     for found in placed.sets:
         item = found.item
         scores = random.random(item.size) if criterion == RANDOM else combined(_member_scores(placed, found, criterion))
+        scores[first[found.slots]] = -np.inf
         channels[item.name] = lowest(scores, item.size - kept[item.name])
     emptied = [name for name, count in kept.items() if not count]
     if emptied:

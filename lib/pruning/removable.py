@@ -35,6 +35,7 @@ _MOVING = (
     keras.layers.Identity,
     keras.layers.Reshape,
 )
+NEGLIGIBLE = 1e-7  # about the precision of float32: beside the layer's other channels such a weight is lost
 REMOVABLE = "can be removed"
 OTHER_WRITERS = "not zero in every layer that writes into the same channel"
 CONSTANT = "zero in every writer, but a bias or beta makes a constant of it that is read"
@@ -111,6 +112,19 @@ def removable_part(model: keras.Model, protected: tuple[str, ...] = ()) -> Remov
     return RemovablePart(Masks("removable", off, protected), rows)
 
 
+def silent_channels(placed: SetMap, negligible: float = NEGLIGIBLE) -> BoolArray:
+    """By slot of mode "removable", True for channels that no layer reads as anything but zero, by the weights alone.
+
+    Training with weight decay leaves such channels behind: their weights shrink towards zero and never quite get there.
+
+    Args:
+        placed: the sets of a model.
+        negligible: weights of at most this share of a layer's largest count as zero.
+
+    """
+    return ~_read_as_more_than_zero(placed.graph, _constants(placed.graph, negligible))
+
+
 def _zero_filters(port: Ports) -> BoolArray:
     filters = filters_of(port.layer)
     return np.asarray(~filters.any(axis=tuple(range(filters.ndim - 1))))
@@ -130,7 +144,7 @@ def _keep_what_is_needed(placed: SetMap, off: dict[str, tuple[int, ...]]) -> set
     return back
 
 
-def _constants(graph: ChannelGraph) -> dict[int, FloatArray]:
+def _constants(graph: ChannelGraph, negligible: float = 0.0) -> dict[int, FloatArray]:
     """For each tensor [channels]: the value that a channel has at every position of every input, NaN if it varies."""
     values = {number: np.full(len(graph.channels[number]), np.nan) for number in graph.calls.inputs}
     for step in graph.steps:
@@ -138,15 +152,20 @@ def _constants(graph: ChannelGraph) -> dict[int, FloatArray]:
         if step.kind == "opaque":
             values.update({number: np.full(len(graph.channels[number]), np.nan) for number in step.call.outputs})
         else:
-            values[step.call.outputs[0]] = _constant_behind(step, ins, len(graph.channels[step.call.outputs[0]]))
+            values[step.call.outputs[0]] = _constant_behind(
+                step, ins, len(graph.channels[step.call.outputs[0]]), negligible
+            )
     return values
 
 
-def _constant_behind(step: Step, ins: list[FloatArray], channels: int) -> FloatArray:
+def _constant_behind(step: Step, ins: list[FloatArray], channels: int, negligible: float) -> FloatArray:
     layer, first = step.layer, ins[0]
     match step.kind:
         case "make" | "depthwise":
-            return _constant_of_maker(step, first == 0)
+            return _constant_of_maker(step, first == 0, negligible)
+        case "norm" if layer.scale:
+            offset = _cut(layer.beta, negligible) if layer.center else 0.0
+            return np.where(_cut(layer.gamma, negligible) == 0, offset, _called_on(layer, ins))
         case "join":
             return np.concatenate(ins)
         case "flatten":
@@ -167,10 +186,16 @@ def _constant_behind(step: Step, ins: list[FloatArray], channels: int) -> FloatA
     return np.where(first == 0, 0.0, np.nan) if keeps_zero(layer) else np.full(channels, np.nan)
 
 
-def _constant_of_maker(step: Step, zero: BoolArray) -> FloatArray:
+def _cut(weights: Any, negligible: float) -> FloatArray:
+    """The weights, those of at most this share of the largest as zeros."""
+    values = np.asarray(weights)
+    return np.where(np.abs(values) > negligible * np.abs(values).max(initial=0), values, 0)
+
+
+def _constant_of_maker(step: Step, zero: BoolArray, negligible: float) -> FloatArray:
     """A maker's channel is the activation of its bias if its filter is zero wherever its input is not."""
     layer = step.layer
-    filters = filters_of(layer) != 0
+    filters = _cut(filters_of(layer), negligible) != 0
     if step.kind == "depthwise":
         silent = ~filters.any(axis=(0, 1, 2)) | np.repeat(zero, filters.shape[-1] // len(zero))
     elif isinstance(layer, keras.layers.SeparableConv2D):
@@ -181,7 +206,7 @@ def _constant_of_maker(step: Step, zero: BoolArray) -> FloatArray:
         group_of = np.repeat(np.arange(groups), filters.shape[-1] // groups)
         by_input = filters.any(axis=tuple(range(filters.ndim - 2)))  # [channels in of a group, filters]
         silent = ~(by_input & read[group_of].T).any(axis=0)
-    bias = np.asarray(layer.bias, np.float32) if layer.use_bias else np.zeros(len(silent), np.float32)
+    bias = _cut(layer.bias, negligible).astype(np.float32) if layer.use_bias else np.zeros(len(silent), np.float32)
     activated = np.asarray(layer.activation(keras.ops.convert_to_tensor(bias[None])), np.float64)[0]
     return np.where(silent, activated, np.nan)
 
@@ -189,6 +214,8 @@ def _constant_of_maker(step: Step, zero: BoolArray) -> FloatArray:
 def _called_on(layer: Any, ins: list[FloatArray]) -> FloatArray:
     """What a layer makes of constants, by its own arithmetic, on maps of one position."""
     varies = np.any([np.isnan(operand) for operand in ins], axis=0)
+    if varies.all():
+        return np.full(len(varies), np.nan)
     maps: list[Any] = [np.nan_to_num(operand)[None, None, None].astype(np.float32) for operand in ins]
     made = np.asarray(layer(maps if len(maps) > 1 else maps[0], training=False), np.float64)
     return np.where(varies, np.nan, made.reshape(-1))

@@ -1,8 +1,8 @@
 """Milliseconds of a plan in LiteRT, predicted from a table of the model's convolutions that is measured once.
 
 Each convolution is timed alone, at full and at half its channels on either side; what lies between is interpolated.
-What the whole model takes beyond its convolutions shrinks with their outputs. Last, whole models of a few uniform plans
-are timed, and predictions are bent so that they fit these.
+What the whole model takes beyond its convolutions shrinks with their outputs. Last, whole models of a few plans, even
+and uneven ones, are timed, and predictions are bent so that they fit these on average.
 """
 
 import logging
@@ -20,13 +20,15 @@ from lib.errors import ModelError
 from lib.files import read_json, write_json
 from lib.latency import interleaved
 from lib.litert import LiteRTModel, export_litert
-from lib.pruning import plan, plan_kept, shrink
+from lib.pruning import plan_kept, shrink
 from lib.pruning.channels import SetMap
 from lib.pruning.graph import ChannelGraph
 
 logger = logging.getLogger(__name__)
 
-ANCHOR_RATES = (0.2, 0.4, 0.6)  # uniform plans that are timed whole
+ANCHOR_RATES = (0.2, 0.4, 0.6)  # of the plans that are timed whole
+_UNEVEN_PLANS = 3  # at each of these rates, beside the uniform one: they take longer than uniform ones
+_PARTS = 4  # of the model, in its order; in an uneven plan each has a rate of its own
 _ROUNDS = 30
 
 
@@ -83,8 +85,9 @@ class LatencyTable:
         self._full_ms = float(table["full_ms"])
         self._rest_ms = max(0.0, self._full_ms - float(self._convolutions(np.array(self.sizes)).sum()))
         self._raw_full = self._raw({})
-        knots = sorted([(self._raw(anchor["kept"]), anchor["ms"]) for anchor in table["anchors"]])
-        raw = [0.0, *(value / self._raw_full for value, _ in knots), 1.0]
+        anchors = np.array([(self._raw(anchor["kept"]) / self._raw_full, anchor["ms"]) for anchor in table["anchors"]])
+        knots = sorted(anchors.reshape(len(ANCHOR_RATES), -1, 2).mean(axis=1).tolist())
+        raw = [0.0, *(value for value, _ in knots), 1.0]
         real = [0.0, *(ms / self._full_ms for _, ms in knots), 1.0]
         self._knots = np.array(raw), np.maximum.accumulate(np.minimum(real, 1.0))
 
@@ -159,6 +162,17 @@ class LatencyTable:
         milliseconds = np.maximum((1 - a) * low + a * high, 0.1 * corners[:, 0, 0])
         return np.where((inputs > 0) & (outputs > 0), milliseconds, 0.0)
 
+    def _plans(self, rate: float) -> list[dict[str, int]]:
+        """Plans of about this rate, as channels that stay: the uniform one first."""
+        rng = np.random.default_rng(0)
+        part = np.arange(len(self.names)) * _PARTS // len(self.names)
+        factors = [np.ones(_PARTS), *rng.uniform(0, 2, size=(_UNEVEN_PLANS, _PARTS))]
+        rates = [np.minimum(rate * factor[part], 0.95) for factor in factors]
+        return [
+            {name: size - int(rate * size) for name, size, rate in zip(self.names, self.sizes, own, strict=False)}
+            for own in rates
+        ]
+
     def _measured(self, model: keras.Model, height_px: int, width_px: int, measure: Measure) -> dict[str, Any]:
         corners: dict[str, Geometry] = {}
         for geometry in set(self.geometries):
@@ -166,11 +180,7 @@ class LatencyTable:
                 for outputs in {max(1, geometry.outputs // 2), geometry.outputs}:
                     corner = _with(geometry, inputs, outputs)
                     corners[repr(corner)] = corner
-        plans = [plan(model, rate) for rate in ANCHOR_RATES]
-        kept = [
-            {name: size - len(masks.channels[name]) for name, size in zip(self.names, self.sizes, strict=False)}
-            for masks in plans
-        ]
+        kept = [own for rate in ANCHOR_RATES for own in self._plans(rate)]
         models = {"full": model, **{f"anchor{i}": shrink(model, plan_kept(model, own)) for i, own in enumerate(kept)}}
         found = measure(corners, models, height_px, width_px)
         grids = [

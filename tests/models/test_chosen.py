@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
 from lib.config import Config
@@ -54,6 +55,24 @@ def test_a_pretrained_model_goes_first(tmp_path: Path, lively_model: keras.Model
     config.MODEL.net_structure = "vgg_16"
     config.MODEL.pretrained_model = str(tmp_path / "m.keras")
     assert chosen_model(config).name == "eresfd"
+
+
+@pytest.mark.parametrize("from_file", [False, True])
+def test_locked_batch_normalisations(tmp_path: Path, lively_model: keras.Model, from_file: bool) -> None:
+    config = Config()
+    config.TRAIN.lock_basenet_bn = True
+    if from_file:
+        save(lively_model, tmp_path / "m.keras")
+        config.MODEL.pretrained_model = str(tmp_path / "m.keras")
+    model = chosen_model(config)
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert norms
+    assert not any(layer.trainable for layer in norms)
+    assert model.get_layer("conv1").trainable
+    before = [np.array(weight) for layer in norms for weight in layer.weights]
+    model(np.full((1, 64, 64, 3), 200, np.float32), training=True)
+    after = [np.array(weight) for layer in norms for weight in layer.weights]
+    assert all((a == b).all() for a, b in zip(before, after, strict=True))
 
 
 def test_settings_that_do_not_go_together() -> None:

@@ -114,6 +114,19 @@ def test_counts_in_place_of_rates() -> None:
             plan_kept(model, kept)
 
 
+@pytest.mark.parametrize("criterion", ["fpgm", "l1"])
+def test_channels_that_do_nothing_go_first(lively_model: keras.Model, criterion: str) -> None:
+    model = lively_model
+    before = plan(model, 0.5, criterion=criterion)
+    kept = min(set(range(4)) - set(before.channels["stage5_block0_conv1"]))
+    norm = model.get_layer("stage5_block0_conv1_bn")
+    for weight in (norm.gamma, norm.beta):  # the filter itself is as large as ever
+        weight.assign(np.where(np.arange(4) == kept, 1e-30, np.asarray(weight)))
+    assert plan(model, 0.25, criterion=criterion).channels["stage5_block0_conv1"] == (kept,)
+    per_layer = plan(model, 0.5, criterion=criterion, mode="per_layer")  # as published: by the filters alone
+    assert kept not in per_layer.channels["stage5_block0_conv1"]
+
+
 def test_random_is_by_the_seed() -> None:
     model = _plain(50)
     chosen = [plan(model, 0.5, criterion="random", seed=seed).channels["a"] for seed in (1, 1, 2)]

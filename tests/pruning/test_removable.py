@@ -7,7 +7,9 @@ from keras import layers
 
 from lib.cost import count_parameters
 from lib.pruning import largest_difference, removable_part, shrink
-from lib.pruning.removable import CONSTANT, LAST, MUST_STAY, OTHER_WRITERS, REMOVABLE
+from lib.pruning.channels import SetMap
+from lib.pruning.graph import ChannelGraph
+from lib.pruning.removable import CONSTANT, LAST, MUST_STAY, OTHER_WRITERS, REMOVABLE, silent_channels
 from tests.networks import lively
 
 
@@ -91,6 +93,25 @@ def test_one_channel_stays_where_a_set_cannot_be_emptied() -> None:
     assert part.masks.channels["c"] == (1, 2, 3, 4)
     assert part.counts()[LAST] == 1
     shrink(model, part.masks)
+
+
+@pytest.mark.parametrize(("scale", "offset", "silent"), [(0.0, 0.0, True), (1e-30, -1e-38, True), (1e-3, 0.0, False)])
+def test_a_filter_that_nothing_is_left_to_scale_is_silent(scale: float, offset: float, silent: bool) -> None:
+    model = _residual()
+    norm = model.get_layer("c_norm")
+    _set(norm.gamma, 3, scale)
+    _set(norm.beta, 3, offset)
+    placed = SetMap(ChannelGraph(model), "removable")
+    assert np.flatnonzero(silent_channels(placed)[placed.sets[1].slots]).tolist() == ([3] if silent else [])
+    assert removable_part(model).masks.channels["c"] == ((3,) if scale == 0 else ())
+
+
+def test_a_small_constant_is_not_silent() -> None:
+    model = _residual()
+    norm = model.get_layer("c_norm")
+    _set(norm.gamma, 3, 1e-30)
+    _set(norm.beta, 3, 1e-3)
+    assert not silent_channels(SetMap(ChannelGraph(model), "removable")).any()
 
 
 def test_zero_padding_makes_a_map_of_a_constant() -> None:
