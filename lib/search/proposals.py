@@ -1,7 +1,8 @@
-"""Which point to try next: Gaussian process regression and expected improvement over sampled candidates.
+"""Which point to try next: Gaussian process regression, and an acquisition function over sampled candidates.
 
-Light on purpose: the process' hyperparameters are fitted now and then and on few points, a proposal conditions it on
-at most some hundred, and the acquisition is evaluated for all candidates at once instead of being descended.
+Light on purpose: the process' hyperparameters are fitted on few points and, once there are many, only now and then; a
+proposal conditions it on at most some hundred, and the acquisition is evaluated for all candidates at once instead of
+being descended. Few points cannot tell which coordinates matter: the process has one length scale then.
 """
 
 import warnings
@@ -23,7 +24,10 @@ FITTED_POINTS = 100  # hyperparameters are fitted on at most so many
 CONDITIONED_POINTS = 400  # a proposal is conditioned on at most so many
 CANDIDATES = 1000
 _THREADS = ThreadpoolController()  # matrices this small are slower on several threads, on a busy machine tenfold
-_GROWTH = 1.25  # hyperparameters are fitted again when there are so many times more points
+_POINTS_A_SCALE = 10  # from so many points a dimension on, every coordinate has a length scale of its own ...
+_GROWTH = 1.25  # ... and hyperparameters are fitted again only when there are so many times more points
+_EXPLORATION = 2.0  # deviations below the mean that are hoped for by every second proposal
+_SPREADS = (0.1, 0.05, 0.025, 0.0125)  # of the candidates around the best ones, round by round
 _ITERATIONS = 20
 
 
@@ -37,7 +41,8 @@ class Proposer:
         dimensions: of a point; every coordinate lies within 0..1.
         project: brings points [n, d] to where they may be, for example onto a budget.
         alpha: added to the kernel matrix' diagonal, in variances of the values: noise that is there at least.
-        beta: None: expected improvement. A number: mean - beta * deviation is minimised instead.
+        beta: None: expected improvement and mean - 2 deviations take turns, so that neither's habits (staying near the
+            best, wandering) rule. A number: mean - beta * deviation is minimised, always.
 
     """
 
@@ -90,13 +95,17 @@ class Proposer:
         rivals = points if eligible is None or not eligible.any() else points[eligible]
         leaders = rivals[np.argsort(model.predict(rivals), kind="stable")[:5]]
         incumbent = model.predict(leaders).min()
-        candidates = np.concatenate([self.random(CANDIDATES // 2, rng), self._near(leaders, CANDIDATES // 2, 0.2, rng)])
-        merits = self._merits(model, candidates, incumbent)
-        for spread in (0.05, 0.015):
+        beta = self.beta
+        if beta is None and (len(points) + len(pending)) % 2 == 0:
+            beta = _EXPLORATION
+        around = [self._near(leaders, CANDIDATES // 4, spread, rng) for spread in (0.2, 0.05)]
+        candidates = np.concatenate([self.random(CANDIDATES // 2, rng), *around])
+        merits = _merits(model, candidates, incumbent, beta)
+        for spread in _SPREADS:
             best = candidates[np.argsort(-merits, kind="stable")[:10]]
             closer = self._near(best, CANDIDATES // 5, spread, rng)
             candidates = np.concatenate([candidates, closer])
-            merits = np.concatenate([merits, self._merits(model, closer, incumbent)])
+            merits = np.concatenate([merits, _merits(model, closer, incumbent, beta)])
         return candidates[np.argsort(-merits, kind="stable")]
 
     def expected(self, points: FloatArray, values: FloatArray, at: FloatArray) -> FloatArray:
@@ -108,28 +117,23 @@ class Proposer:
             return cut.mean() + (cut.std() or 1.0) * model.predict(at)
 
     def _near(self, centres: FloatArray, count: int, spread: float, rng: np.random.Generator) -> FloatArray:
-        """Points around the centres; each moves in about half of its coordinates, by a distance up to `spread`."""
+        """Points around the centres; each moves in some or all coordinates, by a distance up to `spread`."""
         chosen = centres[rng.integers(len(centres), size=count)]
-        moved = rng.uniform(size=chosen.shape) < 0.5
+        moved = rng.uniform(size=chosen.shape) < rng.choice([0.25, 0.5, 1.0], size=(count, 1))
         distance = spread * rng.uniform(0.1, 1, size=(count, 1))
         return self.project(np.clip(chosen + moved * distance * rng.normal(size=chosen.shape), 0, 1))
 
-    def _merits(self, model: GaussianProcessRegressor, candidates: FloatArray, incumbent: float) -> FloatArray:
-        mean, deviation = model.predict(candidates, return_std=True)
-        if self.beta is not None:
-            return self.beta * deviation - mean
-        deviation = np.maximum(deviation, 1e-9)
-        gain = (incumbent - mean) / deviation
-        return deviation * (gain * scipy.stats.norm.cdf(gain) + scipy.stats.norm.pdf(gain))
-
     def _kernel(self, points: FloatArray, values: FloatArray) -> Kernel:
-        """Fitted to the first so many points, the number growing in steps: a restart comes to the same one."""
-        fitted = start = max(2 * self.dimensions, 4)
-        while (grown := int(np.ceil(fitted * _GROWTH))) <= len(points):
-            fitted = grown
+        """Fitted to the first so many points, a number that follows from how many there are: so a restart agrees."""
+        scale: float | FloatArray = 0.5
+        fitted, several = len(points), _POINTS_A_SCALE * self.dimensions
+        if fitted >= several:
+            scale, fitted = np.full(self.dimensions, scale), several
+            while (grown := int(np.ceil(fitted * _GROWTH))) <= len(points):
+                fitted = grown
         noise = WhiteKernel(1e-2, (1e-6, 1.0))
-        kernel = ConstantKernel(1.0, (1e-1, 1e2)) * Matern(np.full(self.dimensions, 0.5), (5e-2, 1e1), nu=2.5) + noise
-        if len(points) < start:
+        kernel = ConstantKernel(1.0, (1e-1, 1e2)) * Matern(scale, (5e-2, 1e1), nu=2.5) + noise
+        if fitted < 4:
             return kernel
         if fitted not in self._kernels:
             scaled = _scaled(values[:fitted])
@@ -143,6 +147,16 @@ class Proposer:
     def _conditioned(self, points: FloatArray, values: FloatArray, kernel: Kernel) -> GaussianProcessRegressor:
         chosen = _thinned(values, CONDITIONED_POINTS)
         return GaussianProcessRegressor(kernel, alpha=self.alpha, optimizer=None).fit(points[chosen], values[chosen])
+
+
+def _merits(model: GaussianProcessRegressor, candidates: FloatArray, best: float, beta: float | None) -> FloatArray:
+    """How promising each candidate is, [n]: by the expected improvement on `best` (beta None), or by its low end."""
+    mean, deviation = model.predict(candidates, return_std=True)
+    if beta is not None:
+        return np.asarray(beta * deviation - mean)
+    deviation = np.maximum(deviation, 1e-9)
+    gain = (best - mean) / deviation
+    return np.asarray(deviation * (gain * scipy.stats.norm.cdf(gain) + scipy.stats.norm.pdf(gain)))
 
 
 def _scaled(values: FloatArray) -> FloatArray:

@@ -27,6 +27,18 @@ def test_finds_the_bottom_of_a_bowl(beta: float | None) -> None:
     assert bowl(points).min() < 1e-3
 
 
+def test_every_second_proposal_explores(rng: np.random.Generator) -> None:
+    points = rng.uniform(size=(21, 3))
+    for count, explores in ((20, True), (21, False)):
+        taking_turns, exploring = (
+            Proposer(3, lambda points: points, beta=beta).propose(
+                points[:count], bowl(points[:count]), NONE, np.random.default_rng(1)
+            )
+            for beta in (None, 2.0)
+        )
+        assert np.array_equal(taking_turns, exploring) == explores
+
+
 def test_proposals_are_where_they_may_be(rng: np.random.Generator) -> None:
     proposer = Proposer(3, lambda points: points / points.sum(axis=1, keepdims=True))
     points = proposer.random(20, rng)
@@ -53,7 +65,7 @@ def test_pending_points_are_not_proposed_again(rng: np.random.Generator) -> None
 
 
 def test_scale_and_outliers_do_not_matter(rng: np.random.Generator) -> None:
-    points = rng.uniform(size=(20, 3))
+    points = rng.uniform(size=(21, 3))  # an odd number: the turn of the one that stays near the best
     values = bowl(points)
     plain = _proposer().propose(points, values, NONE, np.random.default_rng(1))
     assert np.allclose(plain, _proposer().propose(points, 1e6 * values + 5, NONE, np.random.default_rng(1)))
