@@ -97,7 +97,7 @@ def run(
         if work_for_chief(config, start, data.train, folder.path):
             return {"stages": [], "data": data.description}
         folder.open(config, fresh)
-        if planned.mode == "removable" and not config.SEARCH.enabled:
+        if planned.mode == "removable" and any(planned.channels.values()) and not config.SEARCH.enabled:
             costs = CostModel(inference_model(start), config.DATA.hin, config.DATA.win)
             logger.info("what pruning will leave:\n%s", removal_table(removal_report(costs, planned)))
         stages = _Stages(config, data, folder, start, verbose, progress)
