@@ -96,7 +96,7 @@ class Proposer:
         leaders = rivals[np.argsort(model.predict(rivals), kind="stable")[:5]]
         incumbent = model.predict(leaders).min()
         beta = self.beta
-        if beta is None and (len(points) + len(pending)) % 2 == 0:
+        if beta is None and (len(rivals) + len(pending)) % 2 == 0:
             beta = _EXPLORATION
         around = [self._near(leaders, CANDIDATES // 4, spread, rng) for spread in (0.2, 0.05)]
         candidates = np.concatenate([self.random(CANDIDATES // 2, rng), *around])

@@ -27,12 +27,16 @@ def test_finds_the_bottom_of_a_bowl(beta: float | None) -> None:
     assert bowl(points).min() < 1e-3
 
 
-def test_every_second_proposal_explores(rng: np.random.Generator) -> None:
-    points = rng.uniform(size=(21, 3))
+@pytest.mark.parametrize("with_others", [False, True])
+def test_every_second_proposal_explores(rng: np.random.Generator, with_others: bool) -> None:
+    """Of those that are to be improved on: where several targets take turns, each one's proposals do so too."""
+    points = rng.uniform(size=(30, 3))
     for count, explores in ((20, True), (21, False)):
+        eligible = np.arange(30) < count
+        shown = points if with_others else points[:count]
         taking_turns, exploring = (
             Proposer(3, lambda points: points, beta=beta).propose(
-                points[:count], bowl(points[:count]), NONE, np.random.default_rng(1)
+                shown, bowl(shown), NONE, np.random.default_rng(1), eligible if with_others else None
             )
             for beta in (None, 2.0)
         )
