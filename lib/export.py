@@ -190,6 +190,8 @@ def _simplified(tf: Any, meta_graph: Any, keep: list[str]) -> Any:
     optimized = tf_optimizer.OptimizeGraph(options, meta_graph)
     # The variables, constants by now, leave placeholders behind that nothing uses.
     nodes = [node for node in optimized.node if node.op != "Placeholder" or node.name == INPUT]
+    for node in nodes:  # a note about how the graph was traced, at times there and at times not
+        node.attr.pop("_has_manual_control_dependencies", None)
     return tf.compat.v1.GraphDef(node=nodes, versions=optimized.versions)
 
 

@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -126,6 +127,13 @@ def test_settings_are_frozen_and_used(tmp_path: Path) -> None:
     expected = FaceDetector(model, iou_threshold=0.6, max_detections=7)(image, 0.4)
     assert unmatched(as_detections(outputs, 0, image), expected) == []
     assert FaceDetector(tmp_path / "few.pb", 0.2, 3).max_detections == 3
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path: Path, tiny_model: keras.Model) -> None:
+    files = [tmp_path / f"{number}.pb" for number in range(3)]
+    for file in files:
+        freeze(tiny_model, file)
+    assert files[0].read_bytes() == files[1].read_bytes() == files[2].read_bytes()
 
 
 def test_graph_holds_inference_only(files: tuple[Path, Path]) -> None:
