@@ -76,37 +76,26 @@ class Proposer:
 
         """
         with _THREADS.limit(limits=1):
-            return self._propose(points, values, pending, rng, eligible)[:count]
-
-    def _propose(
-        self,
-        points: FloatArray,
-        values: FloatArray,
-        pending: FloatArray,
-        rng: np.random.Generator,
-        eligible: NDArray[np.bool_] | None,
-    ) -> FloatArray:
-        """All candidates, best first."""
-        scaled = _scaled(values)
-        model = self._conditioned(points, scaled, self._kernel(points, values))
-        if len(pending):
-            expected = np.concatenate([scaled, model.predict(pending)])
-            model = self._conditioned(np.concatenate([points, pending]), expected, model.kernel)
-        rivals = points if eligible is None or not eligible.any() else points[eligible]
-        leaders = rivals[np.argsort(model.predict(rivals), kind="stable")[:5]]
-        incumbent = model.predict(leaders).min()
-        beta = self.beta
-        if beta is None and (len(rivals) + len(pending)) % 2 == 0:
-            beta = _EXPLORATION
-        around = [self._near(leaders, CANDIDATES // 4, spread, rng) for spread in (0.2, 0.05)]
-        candidates = np.concatenate([self.random(CANDIDATES // 2, rng), *around])
-        merits = _merits(model, candidates, incumbent, beta)
-        for spread in _SPREADS:
-            best = candidates[np.argsort(-merits, kind="stable")[:10]]
-            closer = self._near(best, CANDIDATES // 5, spread, rng)
-            candidates = np.concatenate([candidates, closer])
-            merits = np.concatenate([merits, _merits(model, closer, incumbent, beta)])
-        return candidates[np.argsort(-merits, kind="stable")]
+            scaled = _scaled(values)
+            model = self._conditioned(points, scaled, self._kernel(points, values))
+            if len(pending):
+                expected = np.concatenate([scaled, model.predict(pending)])
+                model = self._conditioned(np.concatenate([points, pending]), expected, model.kernel)
+            rivals = points if eligible is None or not eligible.any() else points[eligible]
+            leaders = rivals[np.argsort(model.predict(rivals), kind="stable")[:5]]
+            incumbent = model.predict(leaders).min()
+            beta = self.beta
+            if beta is None and (len(rivals) + len(pending)) % 2 == 0:
+                beta = _EXPLORATION
+            around = [self._near(leaders, CANDIDATES // 4, spread, rng) for spread in (0.2, 0.05)]
+            candidates = np.concatenate([self.random(CANDIDATES // 2, rng), *around])
+            merits = _merits(model, candidates, incumbent, beta)
+            for spread in _SPREADS:
+                best = candidates[np.argsort(-merits, kind="stable")[:10]]
+                closer = self._near(best, CANDIDATES // 5, spread, rng)
+                candidates = np.concatenate([candidates, closer])
+                merits = np.concatenate([merits, _merits(model, closer, incumbent, beta)])
+            return candidates[np.argsort(-merits, kind="stable")[:count]]
 
     def expected(self, points: FloatArray, values: FloatArray, at: FloatArray) -> FloatArray:
         """The values [m] that the process expects at some points [m, d], knowing `values` at `points`."""
