@@ -14,7 +14,7 @@ import numpy as np
 from keras import layers, ops
 from numpy.typing import NDArray
 
-from lib.calls import plain_calls
+from lib.calls import plain_calls, readers
 from lib.cost import LayerCost, count_macs, count_parameters, layer_costs, zero_share
 from lib.data.images import read_rgb
 from lib.models import inference_model
@@ -193,10 +193,7 @@ class _Graph:
 
     def __init__(self, model: keras.Model) -> None:
         self.calls = list(plain_calls(model))
-        users: dict[int, list[tuple[keras.layers.Layer, Any]]] = {}
-        for layer, inputs, output in self.calls:
-            for tensor in inputs:
-                users.setdefault(id(tensor), []).append((layer, output))
+        users = readers(self.calls)
         self.counted = []
         for layer, inputs, output in self.calls:
             if isinstance(layer, _COUNTED):

@@ -1,6 +1,6 @@
 """The calls of a functional model's graph, producers first, with nested models taken apart."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +96,17 @@ def plain_calls(model: keras.Model) -> Iterator[tuple[keras.layers.Layer, list[A
     for _, nodes in sorted(model._nodes_by_depth.items(), reverse=True):
         for node in nodes:
             yield node.operation, node.input_tensors, node.output_tensors[0]
+
+
+def readers(
+    calls: Iterable[tuple[keras.layers.Layer, list[Any], Any]],
+) -> dict[int, list[tuple[keras.layers.Layer, Any]]]:
+    """By the id of a tensor, (layer, its output tensor) for each of the plain calls that read it."""
+    found: dict[int, list[tuple[keras.layers.Layer, Any]]] = {}
+    for layer, inputs, output in calls:
+        for tensor in inputs:
+            found.setdefault(id(tensor), []).append((layer, output))
+    return found
 
 
 def _functional(operation: Any) -> Any:

@@ -2,7 +2,7 @@ import keras
 import pytest
 from keras import layers
 
-from lib.calls import Calls
+from lib.calls import Calls, plain_calls, readers
 from lib.errors import ModelError
 
 
@@ -51,3 +51,18 @@ def test_a_sequential_model_is_functional_once_built_and_others_are_not() -> Non
     assert _names(Calls(built)) == ["a"]
     with pytest.raises(ModelError, match="empty is no functional model"):
         Calls(keras.Sequential(name="empty"))
+
+
+def test_readers_of_a_tensor() -> None:
+    image = keras.Input((4, 4, 3))
+    left, right = (layers.Conv2D(2, 1, name=name)(image) for name in ("left", "right"))
+    model = keras.Model(image, layers.Add(name="sum")([left, right]))
+    calls = list(plain_calls(model))
+    output_of = {layer.name: output for layer, _, output in calls}
+    found = readers(calls)
+    assert sorted(layer.name for layer, _ in found[id(image)]) == ["left", "right"]
+    for name in ("left", "right"):
+        ((layer, output),) = found[id(output_of[name])]
+        assert layer.name == "sum"
+        assert output is output_of["sum"]
+    assert id(output_of["sum"]) not in found

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from lib.calls import plain_calls
+from lib.calls import plain_calls, readers
 from lib.errors import ConfigError, ModelError
 
 Ratios = float | Sequence[float] | Mapping[str, float]
@@ -53,10 +53,7 @@ def endpoints(model: keras.Model) -> list[Endpoint]:
     if not getattr(model, "_nodes_by_depth", None):
         raise ModelError(f"{model.name} is no functional model; its endpoints cannot be found")
     calls = list(plain_calls(model))
-    users: dict[int, list[tuple[keras.layers.Layer, Any]]] = {}
-    for layer, inputs, output in calls:
-        for tensor in inputs:
-            users.setdefault(id(tensor), []).append((layer, output))
+    users = readers(calls)
     found: dict[str, Endpoint] = {}  # by the layer that hands on: a shared convolution is one endpoint
     for layer, _, output in calls:
         if not isinstance(layer, _CONVOLUTIONS):
