@@ -4,8 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from lib.cli import friendly_errors, start_logging
 from lib.config import MacConfig, load_config
+from lib.console import friendly_errors, start_logging
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,12 +21,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = load_config(options.config, options.overrides, MacConfig)
         if options.images:
             config.DATA.image_dir = options.images
-        from lib.activity import cost_report  # importing Keras takes seconds
         from lib.data.images import image_files
         from lib.files import write_json
         from lib.models import load
-        from lib.report import cost_table
-        from lib.runs import model_file
+        from lib.pruning.activity import cost_report  # importing Keras takes seconds
+        from lib.runs.folder import model_file
+        from lib.tables import cost_table
 
         model_path, data = model_file(config.MODEL.trained_model), config.DATA
         images = image_files(data.image_dir)[: data.max_images or None] if data.image_dir else []

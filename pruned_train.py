@@ -4,9 +4,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from lib.cli import friendly_errors, progress_bar, start_logging
 from lib.config import load_config
-from lib.report import stage_table
+from lib.console import friendly_errors, progress_bar, start_logging
+from lib.tables import stage_table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start_logging()
     with friendly_errors("interrupted; the same command goes on from the last checkpoint"):
         config = load_config(options.config, options.overrides)
-        from lib.training import run  # importing Keras takes seconds: after the config is known to be sound
+        from lib.runs.job import run  # importing Keras takes seconds: after the config is known to be sound
 
         results = run(config, options.fresh, progress=progress_bar)
         if not results["stages"]:

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from lib.cli import friendly_errors, start_logging
+from lib.console import friendly_errors, start_logging
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,8 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start_logging()
     with friendly_errors():
         from lib.detection import FaceDetector  # importing Keras takes seconds
-        from lib.drawing import draw_source, window
-        from lib.runs import model_file
+        from lib.detection.drawing import draw_source, window
+        from lib.runs.folder import model_file
 
         show = window("faces") if options.show else None
         detector = FaceDetector(model_file(options.model))

@@ -12,14 +12,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.cli import friendly_errors, start_logging
-from lib.data.ground_truth import read_ground_truth
-from lib.data.predictions import read_predictions
+from lib.console import friendly_errors, start_logging
 from lib.errors import DataError
+from lib.evaluation.ground_truth import read_ground_truth
+from lib.evaluation.matching import COMPILED, NUMPY, Kernels
+from lib.evaluation.prediction_files import read_predictions
+from lib.evaluation.wider import evaluate_wider
 from lib.files import read_json
-from lib.matching import COMPILED, NUMPY, Kernels
-from lib.report import markdown_table
-from lib.wider_evaluation import evaluate_wider
+from lib.tables import markdown_table
 
 REFERENCE_KEY = "reference_seconds_over_plain_read_and_parse"
 

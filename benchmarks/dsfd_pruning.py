@@ -14,9 +14,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.cli import friendly_errors, start_logging
 from lib.config import Config, load_config
-from lib.report import markdown_table
+from lib.console import friendly_errors, start_logging
+from lib.tables import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADERS = ["training", "AP", "channels", "AP shrunk", "parameters", "MACs", "difference"]
@@ -46,22 +46,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _trained(config: Config) -> Path:
-    from lib.runs import model_file
-    from lib.training import run
+    from lib.runs.folder import model_file
+    from lib.runs.job import run
 
     run(config)
     return model_file(config.MODEL.model_path)
 
 
 def _row(config: Config, start: str | Path, epochs: int, learning_rate: float) -> list[str]:
-    from lib.cost import count_macs, count_parameters
     from lib.data.images import read_rgb
+    from lib.data.sources import load_data
     from lib.detection import FaceDetector
-    from lib.evaluation import evaluate
-    from lib.face_data import load_data
+    from lib.evaluation.ap import evaluate
     from lib.models import inference_model, load
     from lib.pruning import apply_masks, dead_channels, largest_difference, shrink
-    from lib.trainer import Trainer
+    from lib.pruning.cost import count_macs, count_parameters
+    from lib.training.trainer import Trainer
 
     began = time.perf_counter()
     data = load_data(config)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.report import markdown_table
+from lib.tables import markdown_table
 
 SIZE_PX = 640
 HEADERS = ["backbone", "parameters", "in training", "MACs", "channels of the six maps", "anchors", "in training"]
@@ -15,9 +15,9 @@ HEADERS = ["backbone", "parameters", "in training", "MACs", "channels of the six
 
 def row(name: str) -> list[str]:
     """One line of the table; the maps are what the first shot's heads read, of strides 4 to 128."""
-    from lib.anchors import anchor_grid
-    from lib.cost import count_macs, count_parameters
+    from lib.geometry.anchors import anchor_grid
     from lib.models import anchors_of, build, inference_model, training_anchors
+    from lib.pruning.cost import count_macs, count_parameters
 
     model = build(name)
     part = inference_model(model)

@@ -27,18 +27,18 @@ from lib.files import read_json
 JOB = """
 import sys
 from lib.config import Config
-import lib.face_data
-import lib.training
+import lib.data.sources
+import lib.runs.job
 from tests.detectors import small_detector
 config = Config()
 config.MODEL.model_path, config.DATA.sample_path = sys.argv[1:3]
 for override in sys.argv[3:]:
     config.override(override)
 config.check()
-lib.training.chosen_model = lambda config: small_detector()
-make = lib.face_data.ensure_samples
-lib.face_data.ensure_samples = lambda path, seed: make(path, seed, 16, 6)
-lib.training.run(config)
+lib.runs.job.chosen_model = lambda config: small_detector()
+make = lib.data.sources.ensure_samples
+lib.data.sources.ensure_samples = lambda path, seed: make(path, seed, 16, 6)
+lib.runs.job.run(config)
 """
 OVERRIDES = [
     "TRAIN.stages=pretrain,soft_prune,finetune",

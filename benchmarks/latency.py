@@ -43,11 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     import numpy as np
 
-    from lib.export import FrozenGraph, freeze
-    from lib.latency import interleaved, litert_latencies
+    from lib.detection.formats.pb import FrozenGraph, freeze
+    from lib.evaluation.latency import interleaved, litert_latencies
     from lib.models import build, load, save
     from lib.pruning import CostModel, channel_sets, plan, plan_kept, shrink
-    from lib.report import markdown_table
+    from lib.tables import markdown_table
 
     model = load(options.model) if options.model else build("eresfd")
     costs = CostModel(model, options.height, options.width)

@@ -18,15 +18,15 @@ from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.cli import friendly_errors, start_logging
-from lib.report import markdown_table
+from lib.console import friendly_errors, start_logging
+from lib.tables import markdown_table
 
 Result = TypeVar("Result")
 
 
 def _records(folder: str, split: str) -> Any:
-    from lib.data.samples import ensure_samples
-    from lib.data.wider import read_annotations
+    from lib.data.annotations import read_annotations
+    from lib.data.scenes import ensure_samples
 
     if folder:
         root = Path(folder)
@@ -56,11 +56,11 @@ def _samples(records: Any, size: int, rounds: int) -> None:
     import cv2
     import numpy as np
 
-    from lib.anchors import AnchorSpec
     from lib.data.augment import Sample, keep_targets
+    from lib.data.batches import TargetSpec
     from lib.data.images import read_rgb
-    from lib.data.loader import TargetSpec
     from lib.data.recipes import Recipe, training_sample
+    from lib.geometry.anchors import AnchorSpec
 
     cv2.setNumThreads(1)
     timed = Timer()
@@ -103,10 +103,10 @@ def _training(records: Any, size: int, batch: int, steps: int, workers: int, mod
     import keras
     import numpy as np
 
-    from lib.data.loader import FaceDataset, TargetSpec
+    from lib.data.batches import FaceDataset, TargetSpec
     from lib.data.recipes import Recipe
-    from lib.losses import BoxLoss, ScoreLoss
     from lib.models import anchors_of, build, load
+    from lib.training.losses import BoxLoss, ScoreLoss
 
     network = load(model) if model else build("eresfd")
     jit = False if keras.backend.backend() == "tensorflow" else "auto"

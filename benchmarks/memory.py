@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from lib.report import markdown_table
+from lib.tables import markdown_table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

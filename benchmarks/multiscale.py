@@ -14,9 +14,9 @@ from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.cli import friendly_errors, start_logging
+from lib.console import friendly_errors, start_logging
 from lib.errors import DataError, ModelError
-from lib.report import markdown_table
+from lib.tables import markdown_table
 
 REST = "everything else"
 
@@ -58,8 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     start_logging()
     with friendly_errors():
-        from lib import detection, protocols
         from lib.data.images import read_rgb
+        from lib.detection import detector as detection
+        from lib.detection import protocols
 
         if options.protocol not in protocols.PROTOCOLS or options.repeats < 1:
             raise DataError(f"expected a protocol of {', '.join(protocols.PROTOCOLS)} and at least one repeat")

@@ -17,10 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 from lib.models import build
-from lib.report import markdown_table
 from lib.search.budget import Budget, Quantity
 from lib.search.groups import group_sets, patterns_of
 from lib.search.space import Space
+from lib.tables import markdown_table
 
 WINDOW = 0.04
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.cli import friendly_errors, start_logging
 from lib.config import load_config
-from lib.report import markdown_table
+from lib.console import friendly_errors, start_logging
+from lib.tables import markdown_table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,11 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start_logging()
     with friendly_errors("interrupted; the same command goes on after the last finished trial"):
         config = load_config(options.config, options.overrides)
-        from lib.face_data import load_data
+        from lib.data.sources import load_data
         from lib.models import load
         from lib.search.record import best_of
         from lib.search.run import Search
-        from lib.trainer import Trainer
+        from lib.training.trainer import Trainer
 
         records = load_data(config).train
         trainer = Trainer(load(config.MODEL.pretrained_model), config)

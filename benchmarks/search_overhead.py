@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import keras_tuner
 import numpy as np
 
-from lib.boxes import FloatArray
-from lib.report import markdown_table
+from lib.arrays import FloatArray
 from lib.search.proposals import Proposer
+from lib.tables import markdown_table
 from tests.search.toys import toy_loss, toy_oracle
 
 NAMES = tuple("abcdef")

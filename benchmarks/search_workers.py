@@ -23,8 +23,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.errors import TrainingError
-from lib.report import markdown_table
 from lib.search.tuner import as_environment
+from lib.tables import markdown_table
 
 TRIALS = 24
 

@@ -10,8 +10,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.cli import friendly_errors, start_logging
-from lib.report import markdown_table
+from lib.console import friendly_errors, start_logging
+from lib.tables import markdown_table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,11 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with friendly_errors():
         import numpy as np
 
-        from lib.anchors import AnchorSpec
         from lib.config import Config
-        from lib.data.loader import TargetSpec
+        from lib.data.batches import TargetSpec
+        from lib.geometry.anchors import AnchorSpec
         from lib.models import build
-        from lib.trainer import Trainer
+        from lib.training.trainer import Trainer
 
         rng = np.random.default_rng(0)
         size = options.size

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import pytest
 
-from lib.boxes import FloatArray
-from lib.data.samples import SampleSet, ensure_samples
+from lib.arrays import FloatArray
+from lib.data.scenes import SampleSet, ensure_samples
 from lib.models import build
 
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from lib.anchors import AnchorSpec
+from lib.geometry.anchors import AnchorSpec
 from lib.models import ConcatenateAnchors, build
 from lib.models.published import import_into, published_anchor_ratio
 from tests.shared import shared

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from lib.boxes import FloatArray, iou_matrix
+from lib.arrays import FloatArray
+from lib.geometry.boxes import iou_matrix
 
 
 def unmatched(found: FloatArray, expected: FloatArray, iou: float = 0.99, score: float = 1e-3) -> list[FloatArray]:

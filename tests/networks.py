@@ -6,9 +6,9 @@ import keras
 import numpy as np
 from keras import layers
 
-from lib.anchors import AnchorSpec
+from lib.geometry.anchors import AnchorSpec
 from lib.models.layers import ConcatenateAnchors
-from lib.pruning.channels import ChannelSet
+from lib.pruning.graph.sets import ChannelSet
 from lib.pruning.masks import Masks
 
 

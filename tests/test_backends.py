@@ -7,16 +7,16 @@ from importlib.util import find_spec
 
 import pytest
 
-from lib.data.samples import SampleSet
+from lib.data.scenes import SampleSet
 from tests.shared import ROOT
 
 TWO_STEPS = """
 import sys
 import numpy as np
 from lib.config import Config
-from lib.data.wider import read_annotations
+from lib.data.annotations import read_annotations
 from lib.pruning import plan
-from lib.trainer import Trainer
+from lib.training.trainer import Trainer
 from tests.detectors import small_detector
 
 config = Config()

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from lib.config import Config, load_config
-from lib.data.samples import SampleSet
-from lib.face_data import load_data
+from lib.data.scenes import SampleSet
+from lib.data.sources import load_data
 from lib.models import inference_model, shots
-from lib.models.chosen import chosen_model
 from lib.pruning import plan
-from lib.trainer import Trainer
+from lib.runs.chosen import chosen_model
+from lib.training.trainer import Trainer
 from tests.shared import ROOT
 
 KINDS = ("boxes", "scores")

@@ -6,9 +6,9 @@ import pytest
 import mac
 from lib.data.images import write_rgb
 from lib.models import save
+from tests.detection.test_drawing import grey
 from tests.detectors import random_detector
 from tests.shared import ROOT
-from tests.test_drawing import grey
 
 CONFIG = f"--config={ROOT}/mac_config.py"
 

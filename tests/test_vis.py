@@ -5,8 +5,8 @@ import pytest
 import vis
 from lib.data.images import read_rgb, write_rgb
 from lib.models import save
+from tests.detection.test_drawing import grey
 from tests.detectors import random_detector
-from tests.test_drawing import grey
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from scipy.io import savemat
 
-from lib.boxes import FloatArray
-from lib.data.ground_truth import SUBSETS, GroundTruth, starts_of
-from lib.data.predictions import Predictions
+from lib.arrays import FloatArray
+from lib.evaluation.ground_truth import SUBSETS, GroundTruth, starts_of
+from lib.evaluation.prediction_files import Predictions
 
 Rows = Sequence[Sequence[float]]
 

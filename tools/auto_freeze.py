@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.cli import friendly_errors, start_logging
+from lib.console import friendly_errors, start_logging
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,9 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     start_logging()
     with friendly_errors():
-        from lib.export import OUTPUTS, DetectionSettings, freeze  # TensorFlow takes seconds
+        from lib.detection.formats.pb import OUTPUTS, DetectionSettings, freeze  # TensorFlow takes seconds
         from lib.models import load
-        from lib.runs import model_file
+        from lib.runs.folder import model_file
 
         settings = DetectionSettings(
             options.score_threshold, options.iou_threshold, options.max_candidates, options.max_detections

@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.cli import friendly_errors, start_logging
+from lib.console import friendly_errors, start_logging
 from lib.errors import ModelError
 
 

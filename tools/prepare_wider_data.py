@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.cli import friendly_errors, start_logging
+from lib.console import friendly_errors, start_logging
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     start_logging()
     with friendly_errors():
-        from lib.data.wider import convert_split
+        from lib.data.annotations import convert_split
 
         for split in ("train", "val"):
             file = Path(options.output) / f"{split}.txt"

@@ -13,7 +13,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.cli import friendly_errors, start_logging
+from lib.console import friendly_errors, start_logging
 from lib.errors import ConfigError, ModelError
 
 RANDOM_IMAGES = 5
@@ -33,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         from lib.models import load, save
         from lib.pruning import CostModel, apply_masks, plan, removable_part, removal_report, shrink
-        from lib.report import removal_table
-        from lib.runs import model_file
+        from lib.runs.folder import model_file
+        from lib.tables import removal_table
 
         model = load(model_file(options.ckpt_path))
         masked = keras.models.clone_model(model)
@@ -98,7 +98,7 @@ def _rates(text: str) -> float | dict[str, float]:
 
 def _check(masked: Any, small: Any, options: argparse.Namespace) -> int:
     from lib.data.images import image_files, read_rgb
-    from lib.equality import TOLERANCE, compare, random_images
+    from lib.evaluation.equality import TOLERANCE, compare, random_images
 
     sources = {"random inputs": random_images(RANDOM_IMAGES, options.seed)}
     if options.images:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.cli import friendly_errors, progress_bar, start_logging
+from lib.console import friendly_errors, progress_bar, start_logging
 from lib.errors import ConfigError
 
 PROTOCOL_NAMES = ("single", "multiscale", "pruned_dsfd")
@@ -33,7 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with friendly_errors():
         if options.workers < 1:
             raise ConfigError(f"--workers {options.workers}: expected at least 1")
-        from lib.result_folder import find_images, predict  # importing Keras takes seconds: after the options are sound
+        from lib.evaluation.prediction_folder import (  # importing Keras takes seconds: after the options are sound
+            find_images,
+            predict,
+        )
 
         images = find_images(options.data_dir, options.annotation)
         written, failures = predict(

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.boxes import FloatArray, area, iou_matrix
+from lib.arrays import FloatArray
+from lib.geometry.boxes import area, iou_matrix
 
 Image = NDArray[np.uint8]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import keras
 
-from lib.anchors import AnchorSpec
 from lib.errors import ModelError
 from lib.files import replacing
+from lib.geometry.anchors import AnchorSpec
 from lib.models.backbones import BACKBONES
 from lib.models.dsfd import FIRST_SHOT, dsfd
 from lib.models.eresfd import eresfd

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from lib.boxes import FloatArray
+from lib.arrays import FloatArray
 from lib.errors import ModelError
 
 IMAGENET, RANDOM = "imagenet", "random"

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import keras
 from keras import layers
 
-from lib.anchors import AnchorSpec
+from lib.geometry.anchors import AnchorSpec
 from lib.models.backbones import RANDOM, backbone
 from lib.models.layers import ConcatenateAnchors, CroppedMultiply, L2Normalization, MaxoutBackground
 

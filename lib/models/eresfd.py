@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from lib.anchors import AnchorSpec
+from lib.geometry.anchors import AnchorSpec
 from lib.models.layers import ConcatenateAnchors, MaxoutBackground, WeightedFusion
 
 MEAN_RGB = (123.0, 117.0, 104.0)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from lib.boxes import FloatArray
+from lib.arrays import FloatArray
 
 
 def fold_batch_norms(model: keras.Model) -> keras.Model:

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from lib.anchors import AnchorSpec
+from lib.geometry.anchors import AnchorSpec
 
 Shape = tuple[int | None, ...]
 PACKAGE = "face_pruning"

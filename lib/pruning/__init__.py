@@ -1,15 +1,15 @@
 """Pruning of any functional Keras model of the supported layers: which channels, by what score, held how."""
 
-from lib.pruning.channels import ChannelSet, channel_sets
+from lib.pruning.cost_model import Cost, CostModel, removal_report
 from lib.pruning.dead import combine, dead_channels
+from lib.pruning.graph.sets import ChannelSet, channel_sets
 from lib.pruning.masks import HeldMasks, Masks, apply_masks, zero_softly
-from lib.pruning.planning import plan, plan_kept
-from lib.pruning.prediction import Cost, CostModel, removal_report
-from lib.pruning.removable import RemovablePart, removable_part
+from lib.pruning.plan import plan, plan_kept
 from lib.pruning.schedule import pruning_schedule
 from lib.pruning.shrink import largest_difference, shrink
 from lib.pruning.soft import SoftPruning
 from lib.pruning.sparsity import GroupSparsity, endpoints
+from lib.pruning.zeros import RemovablePart, removable_part
 
 __all__ = [
     "ChannelSet",

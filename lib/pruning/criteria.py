@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from lib.boxes import FloatArray
+from lib.arrays import FloatArray
 
 
 def fpgm(kernel: FloatArray) -> FloatArray:

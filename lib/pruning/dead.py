@@ -8,12 +8,12 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from lib.calls import Calls
 from lib.errors import DataError, ModelError
-from lib.pruning.channels import Mode, SetMap
-from lib.pruning.graph import BoolArray, ChannelGraph, Step
+from lib.pruning.graph.calls import Calls
+from lib.pruning.graph.channels import BoolArray, ChannelGraph, Step
+from lib.pruning.graph.kinds import keeps_zero
+from lib.pruning.graph.sets import Mode, SetMap
 from lib.pruning.masks import Masks
-from lib.pruning.rules import keeps_zero
 
 
 def dead_channels(

@@ -9,10 +9,10 @@ import numpy as np
 from keras import ops
 
 from lib.errors import ModelError
-from lib.pruning.channels import Mode, SetMap
-from lib.pruning.graph import BoolArray, ChannelGraph, Ports
-from lib.pruning.rules import written
-from lib.pruning.silence import Silence, silence
+from lib.pruning.graph.channels import BoolArray, ChannelGraph, Ports
+from lib.pruning.graph.kinds import written
+from lib.pruning.graph.sets import Mode, SetMap
+from lib.pruning.graph.silence import Silence, silence
 
 DOOR = 1e-6  # the offset of a softly zeroed channel: nothing beside its neighbours, and above zero
 
@@ -46,7 +46,7 @@ class Masks:
 def apply_masks(model: keras.Model, masks: Masks) -> None:
     """Zeroes the channels all the way: filter, bias, and gamma and beta of the batch normalisation behind it.
 
-    Where a set is emptied, layers that only it fed are zeroed likewise (`lib.pruning.silence`), so that the model
+    Where a set is emptied, layers that only it fed are zeroed likewise (`lib.pruning.graph.silence`), so that the model
     computes what `shrink` leaves of it.
 
     Raises:

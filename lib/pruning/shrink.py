@@ -9,9 +9,9 @@ from keras import layers, ops
 
 from lib.errors import ModelError
 from lib.models.layers import WeightedFusion
-from lib.pruning.graph import BoolArray, ChannelGraph, Step
+from lib.pruning.graph.channels import BoolArray, ChannelGraph, Step
+from lib.pruning.graph.kinds import weight_axes
 from lib.pruning.masks import Masks, resolve
-from lib.pruning.rules import weight_axes
 
 # Where a layer's configuration says how many channels it makes.
 _SIZE_KEYS = ((layers.Conv2D, "filters"), (layers.SeparableConv2D, "filters"), (layers.Dense, "units"))
@@ -26,7 +26,7 @@ def shrink(model: keras.Model, masks: Masks) -> keras.Model:
 
     Args:
         model: masked or not; masked channels' weights are not looked at.
-        masks: of mode "removable". For masks by layer see `lib.pruning.removable.removable_part`.
+        masks: of mode "removable". For masks by layer see `lib.pruning.zeros.removable_part`.
 
     Raises:
         ModelError: these are masks of another model or mode, or two layers of nested models have one name.

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from lib.pruning.masks import Masks, apply_masks, zero_softly
-from lib.pruning.planning import Rates, plan
+from lib.pruning.plan import Rates, plan
 from lib.pruning.schedule import ScheduleName, pruning_schedule
 
 logger = logging.getLogger(__name__)

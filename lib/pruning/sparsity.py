@@ -14,8 +14,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from lib.calls import plain_calls, readers
 from lib.errors import ConfigError, ModelError
+from lib.pruning.graph.calls import plain_calls, readers
 
 Ratios = float | Sequence[float] | Mapping[str, float]
 

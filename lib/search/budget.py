@@ -6,10 +6,10 @@ from typing import Literal
 import keras
 import numpy as np
 
-from lib.cost import count_parameters
 from lib.errors import ConfigError
 from lib.pruning import ChannelSet, CostModel, channel_sets
-from lib.pruning.channels import Mode
+from lib.pruning.cost import count_parameters
+from lib.pruning.graph.sets import Mode
 from lib.search.record import Figures
 from lib.search.space import Kept
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from lib.errors import ConfigError
-from lib.pruning.channels import ChannelSet, Mode
+from lib.pruning.graph.sets import ChannelSet, Mode
 
 Patterns = Mapping[str, Sequence[str]]
 

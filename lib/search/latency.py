@@ -15,14 +15,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from lib.boxes import FloatArray
+from lib.arrays import FloatArray
+from lib.detection.formats.litert import LiteRTModel, export_litert
 from lib.errors import ModelError
+from lib.evaluation.latency import interleaved
 from lib.files import read_json, write_json
-from lib.latency import interleaved
-from lib.litert import LiteRTModel, export_litert
 from lib.pruning import plan_kept, shrink
-from lib.pruning.channels import SetMap
-from lib.pruning.graph import ChannelGraph
+from lib.pruning.graph.channels import ChannelGraph
+from lib.pruning.graph.sets import SetMap
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import keras_tuner
 import numpy as np
 
-from lib.boxes import FloatArray
+from lib.arrays import FloatArray
 from lib.files import write_json
 from lib.search.proposals import Proposer
 from lib.search.space import Kept, Space, normalized

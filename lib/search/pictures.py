@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.boxes import FloatArray
+from lib.arrays import FloatArray
 from lib.files import replacing
 from lib.search.record import read_table
 

@@ -18,7 +18,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Kernel, Matern, WhiteKernel
 from threadpoolctl import ThreadpoolController
 
-from lib.boxes import FloatArray
+from lib.arrays import FloatArray
 
 FITTED_POINTS = 100  # hyperparameters are fitted on at most so many
 CONDITIONED_POINTS = 400  # a proposal is conditioned on at most so many

@@ -8,11 +8,11 @@ import keras
 import numpy as np
 
 from lib.config import Config
-from lib.data.wider import Record
+from lib.data.annotations import Record
 from lib.detection import FaceDetector
 from lib.errors import ConfigError, DataError, TrainingError
-from lib.evaluation import evaluate
-from lib.latency import litert_latencies
+from lib.evaluation.ap import evaluate
+from lib.evaluation.latency import litert_latencies
 from lib.models import inference_model
 from lib.pruning import channel_sets, plan_kept, shrink
 from lib.pruning.criteria import l1
@@ -26,7 +26,7 @@ from lib.search.record import best_of, read_rates, write_rates
 from lib.search.space import Space
 from lib.search.trials import Schooling, Trials
 from lib.search.tuner import SearchTuner, role_from_environment
-from lib.trainer import Trainer
+from lib.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from lib.boxes import FloatArray
+from lib.arrays import FloatArray
 from lib.errors import ConfigError
-from lib.pruning.channels import ChannelSet
+from lib.pruning.graph.sets import ChannelSet
 
 Kept = tuple[int, ...]
 """Channels that stay, in the order of the space's sets."""

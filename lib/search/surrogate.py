@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lib.boxes import FloatArray
+from lib.arrays import FloatArray
 from lib.search.space import Space, normalized
 
 _SAMPLES_A_TERM = 4

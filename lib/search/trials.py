@@ -9,15 +9,15 @@ from typing import Any, cast
 import keras
 from keras import ops
 
-from lib.data.loader import FaceDataset
-from lib.data.wider import Record
+from lib.data.annotations import Record
+from lib.data.batches import FaceDataset
 from lib.errors import TrainingError
 from lib.pruning import Masks, plan, plan_kept
 from lib.search.oracle import Proposal
 from lib.search.record import rates_of
 from lib.search.space import Space
 from lib.search.tuner import Measurement
-from lib.trainer import Trainer
+from lib.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 

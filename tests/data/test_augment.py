@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lib.boxes import FloatArray, area, iou_matrix
+from lib.arrays import FloatArray
 from lib.data.augment import (
     MEAN_RGB,
     Image,
@@ -15,6 +15,7 @@ from lib.data.augment import (
     overlap_window,
     square_window,
 )
+from lib.geometry.boxes import area, iou_matrix
 
 MARK = (250, 5, 5)
 NONE = np.zeros((0, 4), np.float32)

@@ -7,12 +7,12 @@ import keras
 import numpy as np
 import pytest
 
-from lib.anchors import anchor_grid
-from lib.cost import layer_costs
 from lib.errors import ModelError
+from lib.geometry.anchors import anchor_grid
 from lib.models import anchors_of, build, inference_model, shots, training_anchors
 from lib.models.dsfd import VGG_ENDPOINTS, named_ratios
 from lib.pruning import GroupSparsity, endpoints
+from lib.pruning.cost import layer_costs
 from tests.detectors import random_dsfd
 
 NARROW: dict[str, Any] = {"fem_dims": 8, "fpn_dims": (8, 8, 8, 8, 8, 8)}

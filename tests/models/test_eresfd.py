@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from lib.anchors import AnchorSpec
+from lib.geometry.anchors import AnchorSpec
 from lib.models import anchors_of, build
 from lib.models.eresfd import eresfd
 from tests.shared import shared

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from lib.anchors import AnchorSpec
+from lib.geometry.anchors import AnchorSpec
 from lib.models.layers import ConcatenateAnchors, CroppedMultiply, L2Normalization, MaxoutBackground, WeightedFusion
 
 LAYERS = [

@@ -11,10 +11,10 @@ import keras
 import numpy as np
 import pytest
 
-from lib.cost import zero_share
 from lib.errors import ModelError
 from lib.models import build
 from lib.models.published import import_into, published_anchor_ratio, read_pth, read_published
+from lib.pruning.cost import zero_share
 from tests.shared import shared
 
 

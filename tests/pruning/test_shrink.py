@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from keras import layers
 
-from lib.cost import count_macs, count_parameters
 from lib.detection import FaceDetector
 from lib.errors import ConfigError, ModelError
 from lib.models import anchors_of, build, load, save
@@ -21,6 +20,7 @@ from lib.pruning import (
     plan,
     shrink,
 )
+from lib.pruning.cost import count_macs, count_parameters
 from tests.detectors import golden_images, published_detector
 from tests.networks import copy_of, detector, lively, magnitude, random_masks
 

@@ -7,9 +7,9 @@ import keras
 import numpy as np
 import pytest
 
-from lib.cost import count_macs, count_parameters
 from lib.models import build, inference_model, load, save, shots
 from lib.pruning import CostModel, Masks, apply_masks, channel_sets, largest_difference, plan, shrink
+from lib.pruning.cost import count_macs, count_parameters
 from tests.networks import copy_of, lively, magnitude, random_masks
 
 SMALL: dict[str, Any] = {"fem_dims": 16, "fpn_dims": (8, 8, 8, 8, 8, 8)}

@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 
-from lib.cost import zero_share
 from lib.errors import ConfigError
 from lib.models import build
 from lib.pruning import CostModel, channel_sets, plan
+from lib.pruning.cost import zero_share
 from lib.search.budget import Budget
 from lib.search.groups import group_sets, patterns_of
 from lib.search.space import Space

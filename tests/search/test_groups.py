@@ -3,7 +3,7 @@ import pytest
 from lib.errors import ConfigError
 from lib.models import build, inference_model
 from lib.pruning import ChannelSet, channel_sets
-from lib.pruning.channels import Mode
+from lib.pruning.graph.sets import Mode
 from lib.search.groups import SPLITS, group_sets, patterns_of
 
 SETS = [ChannelSet(name, 8, (name,), ()) for name in ("conv1", "conv2", "context0", "context1")]

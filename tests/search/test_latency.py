@@ -5,11 +5,11 @@ import keras
 import numpy as np
 import pytest
 
-from lib.cost import count_macs
 from lib.errors import ModelError
 from lib.files import read_json, write_json
 from lib.models import build
 from lib.pruning import CostModel, channel_sets
+from lib.pruning.cost import count_macs
 from lib.search.latency import Geometry, LatencyTable, measure_litert
 
 SIZE = (96, 128)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lib.boxes import FloatArray
+from lib.arrays import FloatArray
 from lib.search.proposals import FITTED_POINTS, Proposer, _thinned
 
 NONE = np.zeros((0, 3))

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from lib.config import Config
-from lib.data.samples import SampleSet
-from lib.data.wider import Record, read_annotations
+from lib.data.annotations import Record, read_annotations
+from lib.data.scenes import SampleSet
 from lib.errors import ConfigError, DataError
 from lib.models import build
 from lib.pruning import plan
 from lib.search.record import read_rates, read_table
 from lib.search.run import Search, _split, check_search, rates_file, search_space
-from lib.trainer import Trainer
+from lib.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from lib.config import Config
-from lib.data.samples import SampleSet
-from lib.data.wider import Record, read_annotations
+from lib.data.annotations import Record, read_annotations
+from lib.data.scenes import SampleSet
 from lib.models import build
 from lib.pruning import plan
 from lib.search.budget import Budget
@@ -15,7 +15,7 @@ from lib.search.oracle import Phase, Proposal
 from lib.search.record import rates_of
 from lib.search.space import Space
 from lib.search.trials import Remembered, Schooling, Trials
-from lib.trainer import Trainer
+from lib.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow  # the one trace takes most of the time
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.boxes import FloatArray
+from lib.arrays import FloatArray
 from lib.pruning import ChannelSet
 from lib.search.oracle import Finished, Proposal, SearchOracle
 from lib.search.space import Space

@@ -61,7 +61,7 @@ def test_annotations_of_ones_own(tmp_path: Path, folders: tuple[str, str]) -> No
 def test_without_the_extension_it_says_so(
     folders: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from lib import matching
+    from lib.evaluation import matching
 
     monkeypatch.setattr(matching, "COMPILED", None)
     monkeypatch.setattr(matching, "FASTEST", matching.NUMPY)
@@ -94,7 +94,7 @@ def test_errors_are_one_line(
 
 
 def test_it_starts_without_keras() -> None:
-    code = "import sys; import lib.wider_evaluation; sys.exit('keras' in sys.modules)"
+    code = "import sys; import lib.evaluation.wider; sys.exit('keras' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
@@ -102,11 +102,12 @@ def test_the_extension_builds(tmp_path: Path) -> None:
     pytest.importorskip("Cython", reason="Cython is not installed")
     if shutil.which("cc") is None:
         pytest.skip("there is no C compiler")
-    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/evaluation").mkdir(parents=True)
     (tmp_path / "lib/__init__.py").touch()
-    shutil.copy(ROOT / "lib/matching_compiled.pyx", tmp_path / "lib")
+    (tmp_path / "lib/evaluation/__init__.py").touch()
+    shutil.copy(ROOT / "lib/evaluation/matching_compiled.pyx", tmp_path / "lib/evaluation")
     shutil.copytree(ROOT / "tools/ap_eval", tmp_path / "tools/ap_eval", ignore=shutil.ignore_patterns("build"))
     build = [sys.executable, "setup.py", "build_ext", "--inplace"]
     subprocess.run(build, cwd=tmp_path / "tools/ap_eval", check=True, capture_output=True)
-    use = "from lib.matching_compiled import match, count"
+    use = "from lib.evaluation.matching_compiled import match, count"
     subprocess.run([sys.executable, "-c", use], cwd=tmp_path, check=True)

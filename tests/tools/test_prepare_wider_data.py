@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lib.data.annotations import SplitCounts, convert_split, read_annotations
 from lib.data.images import write_rgb
-from lib.data.wider import SplitCounts, convert_split, read_annotations
 from lib.errors import DataError
 from tests.shared import shared
 

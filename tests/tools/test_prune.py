@@ -5,9 +5,9 @@ from pathlib import Path
 import keras
 import pytest
 
-from lib.cost import count_parameters
 from lib.models import load, save
 from lib.pruning import apply_masks, channel_sets, plan
+from lib.pruning.cost import count_parameters
 from tests.detectors import random_detector
 from tools.prune import main
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from lib.data.images import write_rgb
+from lib.detection.protocols import PROTOCOLS
 from lib.models import build, save
-from lib.protocols import PROTOCOLS
 
 tool = importlib.import_module("tools.wider")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from lib.cli import friendly_errors, start_logging
+from lib.console import friendly_errors, start_logging
 
 BUILD = "cd tools/ap_eval && python setup.py build_ext --inplace"
 
@@ -29,12 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     start_logging()
     with friendly_errors():
-        from lib.data.ground_truth import read_annotated_truth, read_ground_truth
-        from lib.data.predictions import read_predictions
+        from lib.evaluation.curve import draw_curves, write_picture
+        from lib.evaluation.ground_truth import read_annotated_truth, read_ground_truth
+        from lib.evaluation.matching import COMPILED, FASTEST
+        from lib.evaluation.prediction_files import read_predictions
+        from lib.evaluation.wider import PROTOCOL, as_json, evaluate_wider, table
         from lib.files import write_json
-        from lib.matching import COMPILED, FASTEST
-        from lib.precision_recall import draw_curves, write_picture
-        from lib.wider_evaluation import PROTOCOL, as_json, evaluate_wider, table
 
         truth = read_annotated_truth(options.annotation) if options.annotation else read_ground_truth(options.gt)
         predictions, present = read_predictions(options.pred, truth.names, options.only_predicted)

@@ -1,0 +1,254 @@
+"""Records -> batches of images and targets, for `model.fit`."""
+
+import logging
+import multiprocessing
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.arrays import FloatArray, IntArray
+from lib.config import Config
+from lib.data.annotations import Record
+from lib.data.augment import Sample, keep_targets
+from lib.data.images import read_rgb
+from lib.data.recipes import Recipe, training_sample, validation_sample
+from lib.errors import DataError
+from lib.geometry.anchors import AnchorSpec, anchor_grid, encode
+from lib.geometry.assignment import assign
+from lib.geometry.compensation import BACKGROUND, Compensation, match_compensated
+
+logger = logging.getLogger(__name__)
+
+UNREADABLE_SHARE = 0.01  # more unreadable images than this share (and more than one) stop the run
+SCALE_STEP_PX = 32  # between the sizes of multi-scale training
+_SIZES = 1  # marks the random numbers that the sizes come from
+
+
+@dataclass(frozen=True)
+class TargetSpec:
+    """How faces become targets.
+
+    Attributes:
+        anchors: of all shots.
+        height_px, width_px: of the input.
+        positive_iou, second_stage_iou: of EResFD's matching stages.
+        compensation: if given, DSFD's matching is used, and `second_stage_iou` is not.
+        shots: what the names of each shot's targets begin with; of several, each has one anchor of every cell.
+
+    """
+
+    anchors: AnchorSpec
+    height_px: int
+    width_px: int
+    positive_iou: float = 0.35
+    second_stage_iou: float = 0.1
+    compensation: Compensation | None = None
+    shots: tuple[str, ...] = ("",)
+
+    def targets(self, boxes_xyxy_px: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Targets of one image.
+
+        Args:
+            boxes_xyxy_px: [m, 4] faces in the input's px.
+
+        Returns:
+            boxes [n, 5]: encoded offsets and 1 for anchors with a face, 0 elsewhere; scores [n]: 1 face, 0 background,
+            -1 neither.
+
+        """
+        grid = anchor_grid(self.anchors, self.height_px, self.width_px)
+        scale = np.array([self.width_px, self.height_px] * 2, np.float32)
+        faces = np.divide(boxes_xyxy_px, scale, dtype=np.float32)
+        size = (self.height_px, self.width_px)
+        if self.compensation is None:
+            matched = assign(faces, self.anchors, *size, self.positive_iou, self.second_stage_iou)
+        else:
+            matched = match_compensated(faces, self.anchors, *size, self.positive_iou, self.compensation)
+        positive = np.flatnonzero(matched >= 0)
+        boxes = np.zeros((len(grid), 5), np.float32)
+        boxes[positive, :4] = encode(faces[matched[positive]], grid[positive], self.anchors.code)
+        boxes[positive, 4] = 1
+        return boxes, np.where(matched < BACKGROUND, np.float32(-1), boxes[:, 4])
+
+    def by_shot(self, boxes: FloatArray, scores: FloatArray) -> dict[str, FloatArray]:
+        """Targets of a batch, [B, n, 5] and [B, n], by the names of the model's outputs: each shot has its own."""
+        found = {}
+        for place, shot in enumerate(self.shots):
+            for name, targets in (("boxes", boxes), ("scores", scores)):
+                found[f"{shot}{name}"] = np.ascontiguousarray(targets[:, place :: len(self.shots)])
+        return found
+
+
+class FaceDataset(keras.utils.PyDataset):
+    """Batches of (images uint8 [B, H, W, 3], {"boxes": [B, n, 5], "scores": [B, n]}).
+
+    With several shots, there are such targets for each.
+
+    A batch depends on (seed, epoch, index) alone, not on the number of workers. Images stay bytes until the model casts
+    them: a quarter of the memory in the queue and of the copying.
+
+    Args:
+        records: the images; an unreadable one is counted, named once in the log, and its successor taken instead.
+        target_spec: input size and matching.
+        batch_size: images a batch; while training the last, incomplete batch is left out.
+        recipe: augmentation, at the size of `target_spec`; with it images come in random order. None: every image
+            whole, in order.
+        seed, epoch: fix shuffling and augmentation; set `epoch` before each epoch (`DatasetEpoch` does).
+        workers: threads that prepare batches (decoding and scaling run outside Python's lock).
+        prefetch: batches prepared ahead.
+        sizes_px: multi-scale training: every batch is square, of one of these sizes; empty: all as `target_spec` says.
+        cover_px: faces of a size (root of the area) below this in the input are painted over; 0: none.
+        ignore_invalid: whether faces flagged invalid are painted over and no targets, or are faces like others.
+
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        target_spec: TargetSpec,
+        batch_size: int,
+        recipe: Recipe | None = None,
+        seed: int = 0,
+        epoch: int = 0,
+        workers: int = 1,
+        prefetch: int = 8,
+        sizes_px: Sequence[int] = (),
+        cover_px: float = 0.0,
+        ignore_invalid: bool = True,
+    ) -> None:
+        super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=prefetch)
+        if not records:
+            raise DataError("no images to make batches of; check the annotation file and the set sizes")
+        self.records = list(records)
+        self.target_spec = target_spec
+        self.batch_size = min(batch_size, len(self.records))
+        self.recipe = recipe
+        self.seed = seed
+        self.epoch = epoch
+        self.sizes_px = tuple(sizes_px)
+        self.cover_px = cover_px
+        self.ignore_invalid = ignore_invalid
+        # Shared with worker processes, if there are any.
+        self._unreadable = multiprocessing.Array("b", len(self.records))
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.records), self.batch_size)
+        return full + (rest > 0 and self.recipe is None)
+
+    def image_names(self, epoch: int, index: int) -> list[str]:
+        """The paths of a batch's images, as annotated; an unreadable one is replaced in the batch, not here."""
+        order, places = self._places(epoch, index)
+        return [str(self.records[order[place]].image) for place in places]
+
+    def _places(self, epoch: int, index: int) -> tuple[IntArray, range]:
+        """The epoch's order of records, and the places in it that a batch takes."""
+        order = np.arange(len(self.records))
+        if self.recipe is not None:
+            order = np.random.default_rng([self.seed, epoch]).permutation(order)
+        return order, range(index * self.batch_size, min((index + 1) * self.batch_size, len(order)))
+
+    @property
+    def unreadable(self) -> int:
+        """How many images could not be read so far."""
+        return sum(self._unreadable[:])
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], dict[str, FloatArray]]:
+        order, places = self._places(self.epoch, index)
+        spec = self._spec(index)
+        anchors = len(anchor_grid(spec.anchors, spec.height_px, spec.width_px))
+        images = np.empty((len(places), spec.height_px, spec.width_px, 3), np.uint8)
+        boxes = np.empty((len(places), anchors, 5), np.float32)
+        scores = np.empty((len(places), anchors), np.float32)
+        for i, place in enumerate(places):
+            sample = self._sample(order, place, spec)
+            images[i] = sample.image
+            boxes[i], scores[i] = spec.targets(sample.boxes_xyxy_px)
+        return images, spec.by_shot(boxes, scores)
+
+    def _spec(self, index: int) -> TargetSpec:
+        """The targets of a batch, at its size: any of the sizes but the one of the batch before.
+
+        For Keras takes what two neighbouring batches have in common for the same in all.
+        """
+        if not self.sizes_px:
+            return self.target_spec
+        count = len(self.sizes_px)
+        epoch = self.epoch if len(self) > 1 else 0
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, epoch], spawn_key=(_SIZES,)))
+        start, steps = rng.integers(count), rng.integers(1, max(2, count), index)
+        size = self.sizes_px[(start + steps.sum()) % count]
+        return replace(self.target_spec, height_px=size, width_px=size)
+
+    def _sample(self, order: IntArray, place: int, spec: TargetSpec) -> Sample:
+        record, image = self._first_readable(order, place)
+        ignored = np.zeros(len(record.boxes_xyxy_px), np.bool_)
+        if self.ignore_invalid and record.invalid is not None:
+            ignored = record.invalid
+        sample = Sample(image, record.boxes_xyxy_px[~ignored], record.boxes_xyxy_px[ignored])
+        if self.recipe is None:
+            sample = validation_sample(sample, spec.height_px, spec.width_px)
+        else:
+            recipe = replace(self.recipe, height_px=spec.height_px, width_px=spec.width_px)
+            sample = training_sample(sample, recipe, np.random.default_rng([self.seed, self.epoch, place]))
+        return keep_targets(sample, self.cover_px)
+
+    def _first_readable(self, order: IntArray, place: int) -> tuple[Record, NDArray[np.uint8]]:
+        for step in range(len(order)):
+            index = int(order[(place + step) % len(order)])
+            try:
+                return self.records[index], read_rgb(self.records[index].image)
+            except DataError as error:
+                self._count_unreadable(index, error)
+        raise DataError("none of the images can be read")
+
+    def _count_unreadable(self, index: int, error: DataError) -> None:
+        with self._unreadable.get_lock():
+            if self._unreadable[index]:
+                return
+            self._unreadable[index] = 1
+            count = self.unreadable
+        logger.warning("left out: %s (annotated at %s)", error, self.records[index].origin)
+        if count > max(1, UNREADABLE_SHARE * len(self.records)):
+            raise DataError(
+                f"{count} of {len(self.records)} images cannot be read, over {UNREADABLE_SHARE:.0%}; the last: {error}"
+            )
+
+
+def face_dataset(
+    config: Config,
+    records: Sequence[Record],
+    anchors: AnchorSpec,
+    augment: bool,
+    epoch: int = 0,
+    shots: tuple[str, ...] = ("",),
+) -> FaceDataset:
+    """The batches that a config asks for: augmented ones for training, whole images in order for validation."""
+    train, data, anchor = config.TRAIN, config.DATA, config.ANCHOR
+    compensation = Compensation(anchor.NEGATIVE_ANCHOR_THRESH, anchor.AVG_MATCHES, anchor.super_match)
+    spec = TargetSpec(
+        anchors,
+        data.hin,
+        data.win,
+        anchor.POSITIVE_ANCHOR_THRESH,
+        anchor.second_stage_thresh,
+        compensation if anchors.code == "corners" else None,
+        shots,
+    )
+    recipe = Recipe(data.hin, data.win, data.crop_min, data.anchor_sampling, anchors.sizes, data.recipe)
+    sizes = range(data.scales[0], data.scales[1] + 1, SCALE_STEP_PX) if data.mutiscale and augment else ()
+    return FaceDataset(
+        records,
+        spec,
+        train.batch_size,
+        recipe if augment else None,
+        train.seed,
+        epoch,
+        train.process_num,
+        train.prefetch_size,
+        sizes,
+        data.cover_small_face,
+        data.ignore_invalid,
+    )

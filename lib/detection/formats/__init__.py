@@ -1,0 +1,1 @@
+"""The formats that a detector is written in and read from, a module each."""

@@ -1,0 +1,255 @@
+"""A trained detector as one frozen TensorFlow graph, `detector.pb`, and the way back: image in, face boxes out.
+
+TensorFlow is imported inside the functions that need it, so that everything else runs on other backends.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.arrays import FloatArray
+from lib.errors import ConfigError, ModelError
+from lib.files import replacing
+from lib.geometry.anchors import CORNER_SCALE, MAX_LOG_SIZE, VARIANCES, AnchorSpec, Code
+from lib.models import anchors_of, inference_model
+from lib.models.folding import fold_batch_norms
+
+INPUT = "image"
+OUTPUTS = ("boxes", "scores", "labels", "num_detections")
+CANDIDATES = ("candidate_boxes", "candidate_scores")  # what enters NMS, for callers with an NMS of their own
+SETTINGS = "detector_settings"  # a string constant that says how the graph was made
+FACE_LABEL = 1  # padding has label 0
+
+
+@dataclass(frozen=True)
+class DetectionSettings:
+    """What is fixed when a detector is frozen; the defaults are the published test code's.
+
+    Attributes:
+        score_threshold: boxes with at least this score, 0..1, are detections.
+        iou_threshold: NMS: a box that overlaps a better one by more goes.
+        max_candidates: so many of the best boxes of an image enter NMS.
+        max_detections: at most so many come out; k in the outputs' shapes.
+
+    """
+
+    score_threshold: float = 0.05
+    iou_threshold: float = 0.3
+    max_candidates: int = 5000
+    max_detections: int = 750
+
+    def __post_init__(self) -> None:
+        for name, value in (("score_threshold", self.score_threshold), ("iou_threshold", self.iou_threshold)):
+            if not 0 <= value <= 1:
+                raise ConfigError(f"{name} must lie in 0..1, got {value}")
+        for name, count in (("max_candidates", self.max_candidates), ("max_detections", self.max_detections)):
+            if count < 1:
+                raise ConfigError(f"{name} must be at least 1, got {count}")
+
+
+def freeze(
+    model: keras.Model, path: str | os.PathLike[str], settings: DetectionSettings | None = None
+) -> tuple[int, int]:
+    """Writes a detector as a frozen GraphDef: inference only, no variables, batch normalisation folded away.
+
+    Input `image`: float32 [B, H, W, 3], RGB 0..255, any B, H and W; a uint8 image is cast to it by the caller.
+    Outputs: `boxes` float32 [B, k, 4] (y1, x1, y2, x2, relative to the image, not clipped to it), `scores` float32
+    [B, k] (best first), `labels` int32 [B, k] (1: face), `num_detections` int32 [B]. What lies behind an image's
+    `num_detections` is 0. k is `settings.max_detections`.
+
+    Returns:
+        The file's size in bytes, and the number of nodes in the graph.
+
+    Raises:
+        ModelError: the model is no detector, or Keras runs on another backend than TensorFlow.
+
+    """
+    tf = _tensorflow()
+    settings = settings or DetectionSettings()
+    anchors = anchors_of(model)
+    if keras.backend.backend() != "tensorflow":
+        raise ModelError(f"Keras runs on {keras.backend.backend()}; freezing needs KERAS_BACKEND=tensorflow")
+    folded = fold_batch_norms(inference_model(model))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32, INPUT)])
+    def detect(image: Any) -> dict[str, Any]:
+        outputs = folded(image, training=False)
+        return _detections(tf, outputs["boxes"], outputs["scores"], tf.shape(image), anchors, settings)
+
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    frozen = convert_variables_to_constants_v2(detect.get_concrete_function())
+    graph_def = _with_public_names(tf, frozen, settings)
+    with replacing(path) as temporary:
+        temporary.write_bytes(graph_def.SerializeToString(deterministic=True))
+    return Path(path).stat().st_size, len(graph_def.node)
+
+
+def _detections(
+    tf: Any, offsets: Any, logits: Any, image_shape: Any, anchors: AnchorSpec, settings: DetectionSettings
+) -> dict[str, Any]:
+    """The graph behind the network: offsets [B, n, 4] and logits [B, n, 2] -> candidates and detections."""
+    margins = logits[..., 1] - logits[..., 0]
+    # Best first, and of equal margins the earlier anchor, like lib.geometry.boxes.best_first.
+    margins, best = tf.math.top_k(margins, tf.minimum(settings.max_candidates, tf.shape(margins)[1]))
+    scores = tf.sigmoid(margins)  # of the difference: the softmax over two classes
+    grid = _anchor_grid(tf, anchors, image_shape[1], image_shape[2])
+    boxes = _decode(tf, tf.gather(offsets, best, batch_dims=1), tf.gather(grid, best), anchors.code)
+
+    def suppress(image_candidates: tuple[Any, Any]) -> tuple[Any, Any]:
+        # Not combined_non_max_suppression: among equal scores that one chooses in no fixed order.
+        return tuple(
+            tf.raw_ops.NonMaxSuppressionV4(
+                boxes=image_candidates[0],
+                scores=image_candidates[1],
+                max_output_size=settings.max_detections,
+                iou_threshold=settings.iou_threshold,
+                # The operator wants scores above its threshold; ours may also be equal to it.
+                score_threshold=np.nextafter(np.float32(settings.score_threshold), np.float32(-1)),
+                pad_to_max_output_size=True,
+            )
+        )
+
+    kept, count = tf.map_fn(suppress, (boxes, scores), fn_output_signature=(tf.int32, tf.int32))
+    kept = tf.ensure_shape(kept, [None, settings.max_detections])
+    real = tf.sequence_mask(count, settings.max_detections)
+    return {
+        "boxes": tf.where(real[..., None], tf.gather(boxes, kept, batch_dims=1), 0.0),
+        "scores": tf.where(real, tf.gather(scores, kept, batch_dims=1), 0.0),
+        "labels": tf.where(real, FACE_LABEL, 0),
+        "num_detections": count,
+        "candidate_boxes": boxes,
+        "candidate_scores": scores,
+    }
+
+
+def _anchor_grid(tf: Any, spec: AnchorSpec, height_px: Any, width_px: Any) -> Any:
+    """`lib.geometry.anchors.anchor_grid` for a size known only when the graph runs: [n, 4] cxcywh, relative."""
+    rows, columns = -(-height_px // spec.strides[0]), -(-width_px // spec.strides[0])
+    height, width = tf.cast(height_px, tf.float32), tf.cast(width_px, tf.float32)
+    levels = []
+    for stride, size in zip(spec.strides, spec.sizes, strict=True):
+        x, y = tf.meshgrid(
+            (tf.range(tf.cast(columns, tf.float32)) + 0.5) * stride / width,
+            (tf.range(tf.cast(rows, tf.float32)) + 0.5) * stride / height,
+        )
+        sizes = [(size * scale / width, size * scale * spec.ratio / height) for scale in spec.scales]
+        level = [tf.stack([x, y, tf.ones_like(x) * w, tf.ones_like(x) * h], axis=-1) for w, h in sizes]
+        levels.append(tf.reshape(tf.stack(level, axis=2), [-1, 4]))
+        rows, columns = -(-rows // 2), -(-columns // 2)
+    return tf.concat(levels, axis=0)
+
+
+def _decode(tf: Any, offsets: Any, anchors_cxcywh: Any, code: Code) -> Any:
+    """`lib.geometry.anchors.decode`, but to y1, x1, y2, x2: [B, n, 4] each."""
+    if code == "corners":
+        half = anchors_cxcywh[..., 2:] / 2
+        first = anchors_cxcywh[..., :2] - half + offsets[..., :2] / CORNER_SCALE * anchors_cxcywh[..., 2:]
+        last = anchors_cxcywh[..., :2] + half + offsets[..., 2:] / CORNER_SCALE * anchors_cxcywh[..., 2:]
+        return tf.concat([first[..., ::-1], tf.maximum(first, last)[..., ::-1]], axis=-1)
+    centre = anchors_cxcywh[..., :2] + offsets[..., :2] * VARIANCES[0] * anchors_cxcywh[..., 2:]
+    half = anchors_cxcywh[..., 2:] * tf.exp(tf.minimum(offsets[..., 2:] * VARIANCES[1], MAX_LOG_SIZE)) / 2
+    return tf.concat([(centre - half)[..., ::-1], (centre + half)[..., ::-1]], axis=-1)
+
+
+def _with_public_names(tf: Any, frozen: Any, settings: DetectionSettings) -> Any:
+    """The GraphDef of a frozen function, with the documented names on its ends and without what they do not need."""
+    names = sorted([*OUTPUTS, *CANDIDATES])  # a function's outputs are in this order
+    with tf.Graph().as_default() as graph:
+        image = tf.compat.v1.placeholder(tf.float32, [None, None, None, 3], INPUT)
+        ends = tf.import_graph_def(
+            frozen.graph.as_graph_def(),
+            input_map={frozen.inputs[0].name: image},
+            return_elements=[output.name for output in frozen.outputs],
+            name="detector",
+        )
+        for name, end in zip(names, ends, strict=True):
+            tf.identity(end, name)
+        tf.constant(json.dumps(asdict(settings)), name=SETTINGS)
+        meta_graph = tf.compat.v1.train.export_meta_graph(graph=graph)
+    return _simplified(tf, meta_graph, [*names, SETTINGS])
+
+
+def _simplified(tf: Any, meta_graph: Any, keep: list[str]) -> Any:
+    """The graph without what is constant or leads nowhere: for EResFD a fifth of the bytes, a third of the nodes."""
+    from tensorflow.core.protobuf.config_pb2 import ConfigProto
+    from tensorflow.python.grappler import tf_optimizer
+
+    meta_graph.collection_def["train_op"].node_list.value.extend(keep)  # the optimiser keeps what is named here
+    options = ConfigProto()
+    rewriting = options.graph_options.rewrite_options
+    # Only passes whose result runs everywhere: others fuse operators for the machine at hand.
+    rewriting.optimizers.extend(["pruning", "constfold", "arithmetic", "dependency"])
+    rewriting.min_graph_nodes = -1  # small graphs too
+    optimized = tf_optimizer.OptimizeGraph(options, meta_graph)
+    # The variables, constants by now, leave placeholders behind that nothing uses.
+    nodes = [node for node in optimized.node if node.op != "Placeholder" or node.name == INPUT]
+    for node in nodes:  # a note about how the graph was traced, at times there and at times not
+        node.attr.pop("_has_manual_control_dependencies", None)
+    return tf.compat.v1.GraphDef(node=nodes, versions=optimized.versions)
+
+
+class FrozenGraph:
+    """A `detector.pb` that was read again.
+
+    Args:
+        path: what `freeze` wrote.
+
+    Attributes:
+        settings: how it was made.
+
+    Raises:
+        ModelError: the file is missing, is no GraphDef or no detector of this toolkit, or TensorFlow is not installed.
+
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        file = Path(path)
+        if not file.is_file():
+            raise ModelError(f"{file}: no such file; expected a frozen graph, as tools/auto_freeze.py writes it")
+        tf = _tensorflow()
+        graph_def = tf.compat.v1.GraphDef()
+        try:
+            graph_def.ParseFromString(file.read_bytes())
+        except Exception as error:  # protobuf's own class, which it does not export everywhere
+            raise ModelError(f"{file}: no frozen graph, or damaged: {error}") from error
+        nodes = {node.name: node for node in graph_def.node}
+        missing = [name for name in (INPUT, *OUTPUTS, *CANDIDATES, SETTINGS) if name not in nodes]
+        if missing:
+            raise ModelError(
+                f"{file}: a graph of {len(nodes)} nodes, but no detector of tools/auto_freeze.py: it lacks "
+                f"{', '.join(missing)}; write it anew from the checkpoint"
+            )
+        self.settings = DetectionSettings(**json.loads(nodes[SETTINGS].attr["value"].tensor.string_val[0]))
+        whole = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])
+        tensors = {name: whole.graph.get_tensor_by_name(f"{name}:0") for name in (INPUT, *OUTPUTS, *CANDIDATES)}
+        self._detect = whole.prune(tensors[INPUT], [tensors[name] for name in OUTPUTS])
+        self._candidates = whole.prune(tensors[INPUT], [tensors[name] for name in CANDIDATES])
+        self._tf: Any = tf
+
+    def detect(self, images_rgb: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """The graph's outputs by name for images [B, H, W, 3], 0..255; shapes as in `freeze`."""
+        values = self._detect(self._tf.constant(images_rgb, self._tf.float32))
+        return {name: value.numpy() for name, value in zip(OUTPUTS, values, strict=True)}
+
+    def candidates(self, image_rgb: NDArray[np.uint8], score_threshold: float) -> tuple[FloatArray, FloatArray]:
+        """Decoded boxes [n, 4] (xyxy, relative) and scores [n] of one image [H, W, 3] before NMS, best first."""
+        boxes, scores = (
+            value.numpy()[0] for value in self._candidates(self._tf.constant(image_rgb[None], self._tf.float32))
+        )
+        passing = scores >= score_threshold
+        return boxes[passing][:, [1, 0, 3, 2]], scores[passing]
+
+
+def _tensorflow() -> Any:
+    try:
+        import tensorflow
+    except ImportError as error:
+        raise ModelError(f"frozen graphs (.pb) need TensorFlow, which cannot be imported: {error}") from error
+    return tensorflow

@@ -1,0 +1,1 @@
+"""Boxes become average precision; two models are compared."""

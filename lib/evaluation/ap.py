@@ -1,0 +1,96 @@
+"""Average precision of face detections: how good a detector is, in one number."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from lib.arrays import FloatArray
+from lib.data.annotations import Record
+from lib.data.images import read_rgb
+from lib.detection import FaceDetector
+from lib.errors import DataError
+from lib.evaluation.curve import area_under_envelope
+from lib.geometry.boxes import iou_matrix
+from lib.geometry.suppression import best_first
+
+IOU_THRESHOLD = 0.5
+
+
+def average_precision(
+    detections: Sequence[FloatArray], faces: Sequence[FloatArray], iou_threshold: float = IOU_THRESHOLD
+) -> float:
+    """Area under the precision envelope over recall, every score a threshold (PASCAL VOC 2010 and later).
+
+    In each image, by descending score, the face that a detection overlaps most decides: with an IoU of at least
+    `iou_threshold` the first detection of a face is a hit; a second one of the same face, like one of no face, counts
+    against the precision.
+
+    Args:
+        detections: per image [n, 5], xyxy and score; in any order.
+        faces: per image [m, 4] xyxy in the same unit; all of them count.
+
+    Returns:
+        AP, 0..1.
+
+    Raises:
+        ValueError: the lists differ in length, or there is no face at all, so that recall is not defined.
+
+    """
+    if len(detections) != len(faces):
+        raise ValueError(f"{len(detections)} images with detections, {len(faces)} with faces; expected as many")
+    total = sum(len(image_faces) for image_faces in faces)
+    if total == 0:
+        raise ValueError("average precision is not defined without a single face")
+    scores, hits = [], []
+    for image_detections, image_faces in zip(detections, faces, strict=True):
+        ordered = image_detections[best_first(image_detections[:, 4])]
+        scores.append(ordered[:, 4])
+        hits.append(_hits(ordered[:, :4], image_faces, iou_threshold))
+    all_scores, all_hits = np.concatenate(scores), np.concatenate(hits)
+    order = best_first(all_scores)
+    all_scores, all_hits = all_scores[order], all_hits[order]
+    # A threshold takes all detections of its score, so only the last of equal scores is a point of the curve.
+    last_of_score = np.append(all_scores[1:] != all_scores[:-1], True)[: len(all_scores)]
+    found = np.cumsum(all_hits)[last_of_score]
+    made = (np.arange(len(all_hits)) + 1)[last_of_score]
+    return area_under_envelope(found / total, found / made)
+
+
+def _hits(boxes_xyxy: FloatArray, faces_xyxy: FloatArray, iou_threshold: float) -> np.ndarray:
+    """[n] bool for detections in descending score."""
+    hits = np.zeros(len(boxes_xyxy), bool)
+    if not len(faces_xyxy):
+        return hits
+    overlaps = iou_matrix(boxes_xyxy.astype(np.float64), faces_xyxy.astype(np.float64))
+    face = overlaps.argmax(axis=1)
+    candidates = np.flatnonzero(overlaps.max(axis=1) >= iou_threshold)
+    _, first = np.unique(face[candidates], return_index=True)
+    hits[candidates[first]] = True
+    return hits
+
+
+def evaluate(
+    detector: FaceDetector,
+    records: Sequence[Record],
+    score_threshold: float = 0.05,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[float, int]:
+    """Average precision of a detector over annotated images, each at its own size.
+
+    Args:
+        progress: called with (images done, images in all).
+
+    Returns:
+        AP, and how many images could not be read or are under 16 px; their faces count as missed.
+
+    """
+    detections, unreadable = [], 0
+    for done, record in enumerate(records, start=1):
+        try:
+            detections.append(detector(read_rgb(record.image), score_threshold))
+        except (DataError, ValueError):
+            unreadable += 1
+            detections.append(np.zeros((0, 5), np.float32))
+        if progress is not None:
+            progress(done, len(records))
+    return average_precision(detections, [record.boxes_xyxy_px for record in records]), unreadable

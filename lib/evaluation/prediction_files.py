@@ -1,0 +1,185 @@
+"""Detections as text files in the official WIDER FACE layout -> arrays.
+
+`<result>/<event>/<image>.txt` holds the image's name, the number of boxes, then `x y w h score` a line.
+"""
+
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.arrays import FloatArray, IntArray
+from lib.errors import DataError
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The detections of n images, one image after another, in file order.
+
+    Attributes:
+        boxes_xyxy_px: float64 [p, 4] with x2 = x + w of the file.
+        scores: float64 [p], of any scale.
+        starts: int64 [n + 1]; image i has the boxes starts[i]:starts[i + 1].
+
+    """
+
+    boxes_xyxy_px: FloatArray
+    scores: FloatArray
+    starts: IntArray
+
+
+def prediction_name(image_name: str) -> str:
+    """Path of an image's prediction file in a result folder, without `.txt`, from the image's path in annotations."""
+    path = PurePosixPath(image_name.replace("\\", "/"))
+    return "/".join(part for part in path.with_suffix("").parts if part not in (path.anchor, ".."))
+
+
+def read_predictions(
+    source: str | os.PathLike[str], names: Sequence[str], only_predicted: bool = False
+) -> tuple[Predictions, NDArray[np.bool_]]:
+    """Reads the prediction files of `names`; other files are left alone.
+
+    Args:
+        source: the result folder, or a .zip of it.
+        names: per image, its file without `.txt`, as `prediction_name` gives it.
+        only_predicted: whether images without a prediction file are left out, rather than an error.
+
+    Returns:
+        The detections of the images that have a file, and which of the images, bool [n], these are.
+
+    Raises:
+        DataError: there is no such folder, a file is missing, or none of the images has one; a file is truncated or
+            malformed, which names it and the line.
+
+    """
+    rows: list[FloatArray] = []
+    present = np.zeros(len(names), np.bool_)
+    with _opened(Path(source), names) as read:
+        for index, name in enumerate(names):
+            text = read(f"{name}.txt")
+            if text is not None:
+                present[index] = True
+                rows.append(parse_predictions(text, f"{source}/{name}.txt"))
+    if not present.any():
+        raise DataError(_nothing_found(Path(source), names))
+    if not present.all() and not only_predicted:
+        missing = names[int(np.argmin(present))]
+        raise DataError(
+            f"{source}: no prediction file {missing}.txt ({int((~present).sum())} of {len(names)} images have none); "
+            "run the detector on all images, or score only the predicted ones with --only_predicted"
+        )
+    x, y, w, h, scores = np.concatenate(rows).T
+    starts = np.concatenate([[0], np.cumsum([len(boxes) for boxes in rows])]).astype(np.int64)
+    return Predictions(np.column_stack([x, y, x + w, y + h]), scores.copy(), starts), present
+
+
+def parse_predictions(text: bytes, origin: str) -> FloatArray:
+    """Content of one prediction file -> float64 [n, 5]: x, y, w, h, score.
+
+    Raises:
+        DataError: not in the layout above; `origin` and the line are named.
+
+    """
+    lines = text.rstrip().splitlines()
+    if len(lines) < 2 or not lines[1].strip().isdigit():
+        got = repr(lines[1].decode(errors="replace")) if len(lines) > 1 else "the end of the file"
+        raise DataError(f"{origin}:2: expected the number of boxes, got {got}; write the file again")
+    count = int(lines[1])
+    rows = [line.split() for line in lines[2:]]
+    if len(rows) == count and set(map(len, rows)) <= {5}:
+        try:
+            values = np.fromiter(map(float, chain.from_iterable(rows)), np.float64, 5 * count)
+        except ValueError:
+            pass
+        else:
+            if np.isfinite(values).all():
+                return values.reshape(-1, 5)
+    raise _malformed(origin, count, lines[2:])
+
+
+def _malformed(origin: str, count: int, lines: list[bytes]) -> DataError:
+    """Says which line of a file that did not parse is wrong."""
+    for number, line in enumerate(lines, start=3):
+        try:
+            values = [float(part) for part in line.split()]
+        except ValueError:
+            values = []
+        if len(values) != 5 or not np.isfinite(values).all():
+            got = line.decode(errors="replace")
+            return DataError(f"{origin}:{number}: expected five finite numbers `x y w h score`, got {got!r}")
+    return DataError(
+        f"{origin}:{len(lines) + 2}: line 2 announces {count} boxes, but the file ends after {len(lines)}; "
+        "write it again"
+    )
+
+
+# Gives the content of a file by its path relative to the result folder; None where there is none.
+Reader = Callable[[str], bytes | None]
+
+
+@contextmanager
+def _opened(source: Path, names: Sequence[str]) -> Iterator[Reader]:
+    if source.is_dir():
+        yield _folder_reader(source)
+    elif source.is_file() and zipfile.is_zipfile(source):
+        with zipfile.ZipFile(source) as archive:
+            yield _zip_reader(source, archive, names)
+    else:
+        raise DataError(f"{source}: no such folder of prediction files, nor a .zip of one")
+
+
+def _folder_reader(folder: Path) -> Reader:
+    prefix = f"{folder}{os.sep}"
+
+    def read(relative: str) -> bytes | None:
+        try:
+            with open(prefix + relative, "rb", buffering=0) as file:  # noqa: PTH123 a Path a file costs more than its parsing
+                return file.read()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise DataError(f"{prefix}{relative}: cannot be read ({error})") from error
+
+    return read
+
+
+def _zip_reader(source: Path, archive: zipfile.ZipFile, names: Sequence[str]) -> Reader:
+    entries = set(archive.namelist())
+    # A folder that was packed whole puts its own name before every entry.
+    ends = {f"{name}.txt" for name in names}
+    prefix = next((entry[: -len(end)] for entry in entries for end in _tails(entry) if end in ends), "")
+
+    def read(relative: str) -> bytes | None:
+        if prefix + relative not in entries:
+            return None
+        try:
+            return archive.read(prefix + relative)
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError) as error:
+            raise DataError(f"{source}: {prefix}{relative} cannot be unpacked ({error})") from error
+
+    return read
+
+
+def _tails(entry: str) -> Iterator[str]:
+    """`a/b/c` -> `a/b/c`, `b/c`, `c`."""
+    yield entry
+    while "/" in entry:
+        entry = entry.partition("/")[2]
+        yield entry
+
+
+def _nothing_found(source: Path, names: Sequence[str]) -> str:
+    if not names:
+        return "the ground truth holds no image"
+    message = f"{source}: no prediction file for any of the {len(names)} images; expected {names[0]}.txt and so on"
+    if source.is_dir():
+        for child in sorted(source.iterdir()):
+            if child.is_dir() and any((child / f"{name}.txt").is_file() for name in names):
+                return f"{message}; {child} has them"
+    return message

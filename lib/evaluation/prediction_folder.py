@@ -1,0 +1,281 @@
+"""A detector over a folder of images -> one text file an image, in WIDER FACE's layout.
+
+A result folder holds `<event>/<image>.txt` for `<event>/<image>.jpg` and `manifest.json`, which says what made them. A
+run that stopped goes on with the images that have no file yet, and only with the same model, protocol and version.
+"""
+
+import logging
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lib import __version__
+from lib.arrays import FloatArray
+from lib.data.annotations import read_annotations
+from lib.data.images import image_files, read_rgb
+from lib.detection.detector import FaceDetector, as_rgb
+from lib.detection.protocols import PROTOCOLS
+from lib.errors import DataError, ModelError, ToolkitError
+from lib.evaluation.prediction_files import prediction_name
+from lib.files import read_json, sha256, write_json, write_text
+from lib.geometry.suppression import best_first
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+# What has to be the same for files of an earlier run to stay.
+_IDENTITY = ("model_sha256", "protocol", "version")
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One image to run on.
+
+    Attributes:
+        name: `<event>/<image>.jpg`, relative to the folder of images.
+        path: where it is.
+
+    """
+
+    name: str
+    path: Path
+
+    @property
+    def prediction(self) -> Path:
+        """Where its predictions belong, relative to the result folder."""
+        return Path(f"{prediction_name(self.name)}.txt")
+
+
+def find_images(data_dir: str | os.PathLike[str], annotation: str | os.PathLike[str] | None = None) -> list[ImageFile]:
+    """The images under `data_dir/images`, sorted by name, or those that an annotation file names, in its order.
+
+    Args:
+        data_dir: e.g. WIDER_val, with `images/<event>/<image>.jpg` in it.
+        annotation: a file that `read_annotations` reads; its paths are relative to `data_dir/images` or to `data_dir`.
+
+    Raises:
+        DataError: there is no such folder, no image in it, an image of the annotation file is missing or outside of
+            `data_dir`, or two images would share a prediction file.
+
+    """
+    data, root = Path(data_dir), Path(data_dir) / "images"
+    if not data.is_dir():
+        raise DataError(f"{data}: no such folder; expected one with images/<event>/<image>.jpg in it, like WIDER_val")
+    if annotation is not None:
+        images = _annotated(data, root, annotation)
+    elif not root.is_dir():
+        raise DataError(
+            f"{data}: has no folder images; give the folder above it (WIDER_val, not WIDER_val/images), or --annotation"
+        )
+    else:
+        images = [ImageFile(path.relative_to(root).as_posix(), path) for path in image_files(root)]
+    owner: dict[Path, str] = {}
+    for image in images:
+        other = owner.setdefault(image.prediction, image.name)
+        if other != image.name:
+            raise DataError(f"{other} and {image.name} would both be predicted into {image.prediction}; rename one")
+    return images
+
+
+def _annotated(data: Path, root: Path, annotation: str | os.PathLike[str]) -> list[ImageFile]:
+    images, missing = {}, []
+    for record in read_annotations(annotation, root, check_images=False):
+        found = [(folder, folder / record.name) for folder in (root, data) if (folder / record.name).is_file()]
+        if not found:
+            missing.append(record)
+            continue
+        folder, path = found[0]
+        inside = [base for base in (root, folder) if path.resolve().is_relative_to(base.resolve())]
+        if not inside:
+            raise DataError(f"{record.origin}: {record.name} lies outside of {folder}; set --data_dir to its folder")
+        name = path.resolve().relative_to(inside[0].resolve()).as_posix()
+        images[name] = ImageFile(name, path)
+    if missing:
+        raise DataError(
+            f"{missing[0].origin}: no image {missing[0].name} in {root} or {data} ({len(missing)} images of "
+            f"{annotation} are missing); check --data_dir, or remove these lines"
+        )
+    return list(images.values())
+
+
+def prediction_text(name: str, detections: FloatArray) -> str:
+    """WIDER FACE's text for one image: its name, the number of boxes, then `x y w h score` by descending score.
+
+    Args:
+        name: the first line.
+        detections: [n, 5] x1, y1, x2, y2 in pixels and score. Widths and heights are written as x2 - x1 + 1.
+
+    """
+    lines = [name, str(len(detections))]
+    for x1, y1, x2, y2, score in detections[best_first(detections[:, 4])].tolist():
+        lines.append(f"{x1:.1f} {y1:.1f} {x2 - x1 + 1:.1f} {y2 - y1 + 1:.1f} {score:.3f}")
+    return "\n".join(lines) + "\n"
+
+
+def open_result(folder: str | os.PathLike[str], model: str | os.PathLike[str], protocol: str) -> str:
+    """Starts a result folder, or goes on with one of the same model, protocol and version.
+
+    Returns:
+        SHA-256 of the model file.
+
+    Raises:
+        ModelError: there is no such model file.
+        DataError: the folder holds a result of something else, or other files.
+
+    """
+    result, model = Path(folder), Path(model)
+    if not model.is_file():
+        raise ModelError(f"{model}: no such file; expected a .keras or .pb model")
+    if result.exists() and not result.is_dir():
+        raise DataError(f"{result}: a file; --result names a folder")
+    ours = {"model": model.name, "model_sha256": sha256(model), "protocol": protocol, "version": __version__}
+    manifest = result / MANIFEST
+    if not manifest.exists():
+        if result.exists() and any(result.iterdir()):
+            raise DataError(f"{result}: not empty, and no {MANIFEST} says what made its files; choose another --result")
+        write_json(manifest, ours)
+        return ours["model_sha256"]
+    try:
+        theirs = read_json(manifest)
+        differing = [key for key in _IDENTITY if theirs[key] != ours[key]]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{manifest}: no manifest of a result ({error!r}); choose another --result") from error
+    if differing:
+        changes = "".join(f"\n  {key}: there {theirs[key]}, now {ours[key]}" for key in ["model", *differing])
+        raise DataError(
+            f"{result}: holds predictions of another {' and '.join(key.split('_')[0] for key in differing)}:{changes}\n"
+            "Choose another --result, or remove this folder to start anew."
+        )
+    for remains in result.rglob(".*.part.txt"):  # of a run that was killed while writing
+        remains.unlink()
+    return ours["model_sha256"]
+
+
+def predict(
+    model: str | os.PathLike[str],
+    images: Sequence[ImageFile],
+    folder: str | os.PathLike[str],
+    protocol: str,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[int, dict[str, str]]:
+    """Writes the predictions of every image that has none yet in the result folder; see `open_result`.
+
+    Args:
+        model: a file that `FaceDetector` loads.
+        protocol: a name in `PROTOCOLS`.
+        workers: so many processes, each with a model of its own; the results are the same for any number.
+        progress: called with (images done, images to do), those that were there already not counted.
+
+    Returns:
+        How many files were written, and for each image that could not be used the reason; it gets no file.
+
+    Raises:
+        ToolkitError: the model or the result folder cannot be used, or a worker was killed.
+
+    """
+    model_sha256 = open_result(folder, model, protocol)
+    pending = [image for image in images if not (Path(folder) / image.prediction).is_file()]
+    if len(pending) < len(images):
+        logger.info("%s: %d of %d images are there already", folder, len(images) - len(pending), len(images))
+    tasks = [(str(model), model_sha256, protocol, image, Path(folder)) for image in pending]
+    failures = {}
+    for done, (name, failure) in enumerate(_outcomes(tasks, min(workers, len(tasks))), start=1):
+        if failure is not None:
+            failures[name] = failure
+        if progress is not None:
+            progress(done, len(pending))
+    return len(pending) - len(failures), dict(sorted(failures.items()))
+
+
+# Model file, its SHA-256, protocol, image, result folder.
+Task = tuple[str, str, str, ImageFile, Path]
+# An image's name, and why it cannot be used.
+Outcome = tuple[str, str | None]
+
+
+def _outcomes(tasks: list[Task], workers: int) -> Iterator[Outcome]:
+    """Does all tasks and yields each one's outcome, in the order in which they end."""
+    if workers <= 1:
+        yield from map(_predict_one, tasks)
+        return
+    # Processes, because threads wait for each other in NMS and voting; spawned, because TensorFlow cannot be forked;
+    # without an executor, because its shutdown can wait for ever after an interruption. Files are whole or absent, so
+    # a worker may be ended at any time.
+    context = multiprocessing.get_context("spawn")
+    processes, open_pipes = [], []
+    try:
+        for number in range(workers):
+            receiver, sender = context.Pipe(duplex=False)
+            process = context.Process(target=_work, args=(tasks[number::workers], workers, sender), daemon=True)
+            process.start()
+            sender.close()
+            processes.append(process)
+            open_pipes.append(receiver)
+        while open_pipes:
+            for pipe in wait(open_pipes):
+                assert isinstance(pipe, Connection)
+                try:
+                    message = pipe.recv()
+                except EOFError:
+                    raise ToolkitError(
+                        "a worker process ended before its time, perhaps for want of memory; the same command goes on "
+                        "from here, and fewer --workers need less memory"
+                    ) from None
+                if message is None:
+                    open_pipes.remove(pipe)
+                elif isinstance(message, ToolkitError):
+                    raise message
+                else:
+                    yield message
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join()
+
+
+def _work(tasks: list[Task], workers: int, sender: "Connection[Any, Any]") -> None:
+    """A worker process: sends the outcome of each task, or the error that ended it, and at the end None."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent alone answers an interruption
+    # TensorFlow would start a thread a core in every process.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    try:
+        for task in tasks:
+            sender.send(_predict_one(task))
+    except ToolkitError as error:
+        sender.send(error)
+        return
+    sender.send(None)
+
+
+def _predict_one(task: Task) -> Outcome:
+    """Writes one image's predictions, unless it cannot be used."""
+    model, model_sha256, protocol, image, folder = task
+    detector = _detector(model, PROTOCOLS[protocol].max_detections, model_sha256)
+    try:
+        image_rgb = as_rgb(read_rgb(image.path))
+    except (DataError, ValueError) as error:
+        return image.name, str(error)
+    detections = PROTOCOLS[protocol](detector, image_rgb)
+    write_text(folder / image.prediction, prediction_text(image.name, detections))
+    return image.name, None
+
+
+@lru_cache(maxsize=1)
+def _detector(model: str, max_detections: int, _model_sha256: str) -> FaceDetector:
+    """The detector of this process; the hash tells a changed file from the one loaded."""
+    detector = FaceDetector(model, max_detections=max_detections)
+    # TensorFlow compiles for the first shape that it sees, for any shape from the second on, and the two round
+    # differently. Two images that every process sees first make results independent of the order of the others.
+    for height, width in ((16, 16), (24, 40)):
+        detector(np.zeros((height, width, 3), np.uint8))
+    return detector

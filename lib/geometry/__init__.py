@@ -1,0 +1,1 @@
+"""Boxes and anchors as plain arrays."""

@@ -1,0 +1,109 @@
+"""Anchor grids, the box code and its inverse. NumPy only.
+
+Boxes here are relative to the network's input: x by its width, y by its height. Anchors are ordered level by level from
+the finest, row-major within a level, and within a cell by the spec's scales, like the network's outputs.
+"""
+
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+
+from lib.arrays import FloatArray
+from lib.geometry.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+
+# Offsets are divided by these: centre offsets by the first, log sizes by the second (SSD, arXiv 1512.02325).
+VARIANCES = (0.1, 0.2)
+# Decoded sizes stay below e^10 anchors: an untrained network gives huge boxes, not infinite ones.
+MAX_LOG_SIZE = 10.0
+# Offsets of corners, in anchor sizes, are multiplied by this (Pruned DSFD).
+CORNER_SCALE = 5.0
+
+Code = Literal["centre", "corners"]
+
+
+@dataclass(frozen=True)
+class AnchorSpec:
+    """What fixes the anchors of a model at every input size.
+
+    Attributes:
+        strides: pixels from cell to cell, one a level, finest first; each twice the one before.
+        sizes: anchor widths in pixels at scale 1, one a level.
+        ratio: height / width of every anchor (1.25: the published EResFD weights, 1.0: the B-FPGM models, 1.5: DSFD).
+        scales: one anchor a cell for each, its width in `sizes`. EResFD has one; DSFD's second shot has scale 1 and its
+            first shot, on the maps before they are enhanced, 0.5.
+        code: what the network's offsets mean. "centre": of the centre and the logarithm of the size (SSD, EResFD);
+            "corners": of the two corners (DSFD).
+
+    """
+
+    strides: tuple[int, ...] = (4, 8, 16, 32, 64, 128)
+    sizes: tuple[float, ...] = (16, 32, 64, 128, 256, 512)
+    ratio: float = 1.25
+    scales: tuple[float, ...] = (1.0,)
+    code: Code = "centre"
+
+    def __post_init__(self) -> None:
+        for name in ("strides", "sizes", "scales"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not self.strides or len(self.strides) != len(self.sizes):
+            raise ValueError(f"one anchor size a stride is needed, got strides {self.strides}, sizes {self.sizes}")
+        if min(*self.strides, *self.sizes, *self.scales, self.ratio) <= 0 or not self.scales:
+            raise ValueError(f"strides, sizes, scales and ratio must be positive, got {self}")
+        if self.code not in ("centre", "corners"):
+            raise ValueError(f"the box code must be 'centre' or 'corners', got {self.code!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dict for JSON; `AnchorSpec(**d)` is its inverse."""
+        return asdict(self)
+
+    def grid_shapes(self, height_px: int, width_px: int) -> list[tuple[int, int]]:
+        """(rows, columns) of each level's grid: level 0 is the input over its stride, rounded up, then ceil(half)."""
+        rows, columns = -(-height_px // self.strides[0]), -(-width_px // self.strides[0])
+        shapes = [(rows, columns)]
+        for _ in self.strides[1:]:
+            rows, columns = -(-rows // 2), -(-columns // 2)
+            shapes.append((rows, columns))
+        return shapes
+
+
+@lru_cache(maxsize=32)
+def anchor_grid(spec: AnchorSpec, height_px: int, width_px: int) -> FloatArray:
+    """All anchors of an input of `height_px` x `width_px`: read-only float32 [n, 4] cxcywh, relative."""
+    levels = []
+    for (rows, columns), stride, size in zip(
+        spec.grid_shapes(height_px, width_px), spec.strides, spec.sizes, strict=True
+    ):
+        level = np.empty((rows, columns, len(spec.scales), 4), np.float64)
+        level[..., 0] = ((np.arange(columns) + 0.5) * stride / width_px)[:, None]
+        level[..., 1] = ((np.arange(rows) + 0.5) * stride / height_px)[:, None, None]
+        level[..., 2] = np.multiply(spec.scales, size / width_px)
+        level[..., 3] = np.multiply(spec.scales, size * spec.ratio / height_px)
+        levels.append(level.reshape(-1, 4))
+    grid = np.concatenate(levels).astype(np.float32)
+    grid.setflags(write=False)
+    return grid
+
+
+def encode(boxes_xyxy: FloatArray, anchors_cxcywh: FloatArray, code: Code = "centre") -> FloatArray:
+    """Offsets [..., 4] that `decode` turns back into the boxes; boxes must have positive width and height."""
+    if code == "corners":
+        sizes = np.tile(anchors_cxcywh[..., 2:], 2)
+        return ((boxes_xyxy - cxcywh_to_xyxy(anchors_cxcywh)) / sizes * CORNER_SCALE).astype(np.float32)
+    boxes = xyxy_to_cxcywh(boxes_xyxy)
+    centre = (boxes[..., :2] - anchors_cxcywh[..., :2]) / (VARIANCES[0] * anchors_cxcywh[..., 2:])
+    size = np.log(boxes[..., 2:] / anchors_cxcywh[..., 2:]) / VARIANCES[1]
+    return np.concatenate([centre, size], axis=-1).astype(np.float32)
+
+
+def decode(offsets: FloatArray, anchors_cxcywh: FloatArray, code: Code = "centre") -> FloatArray:
+    """Boxes [..., 4] xyxy (relative, not clipped) from the network's offsets [..., 4]."""
+    if code == "corners":
+        sizes = np.tile(anchors_cxcywh[..., 2:], 2)
+        boxes = cxcywh_to_xyxy(anchors_cxcywh) + offsets / CORNER_SCALE * sizes
+        boxes[..., 2:] = np.maximum(boxes[..., 2:], boxes[..., :2])  # NMS operators differ on inverted boxes
+        return boxes
+    centre = anchors_cxcywh[..., :2] + offsets[..., :2] * VARIANCES[0] * anchors_cxcywh[..., 2:]
+    size = anchors_cxcywh[..., 2:] * np.exp(np.minimum(offsets[..., 2:] * VARIANCES[1], MAX_LOG_SIZE))
+    return cxcywh_to_xyxy(np.concatenate([centre, size], axis=-1))

@@ -1,0 +1,128 @@
+"""The prunable channels of a model, as sets of channels that can only go together."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import keras
+import numpy as np
+
+from lib.pruning.graph.channels import BoolArray, ChannelGraph, IntArray, Ports
+
+Mode = Literal["removable", "per_layer"]
+
+
+@dataclass(frozen=True)
+class ChannelSet:
+    """Channels that can only be removed together, channel j of every member at once.
+
+    Attributes:
+        name: the first layer that makes them; "conv#2" for a second set of the same layer.
+        size: how many channels.
+        convolutions: layers whose filters they are, dense ones included.
+        norms: batch normalisations that these channels run through.
+
+    """
+
+    name: str
+    size: int
+    convolutions: tuple[str, ...]
+    norms: tuple[str, ...]
+
+
+def channel_sets(model: keras.Model, mode: Mode = "removable", protected: tuple[str, ...] = ()) -> list[ChannelSet]:
+    """The prunable channels of a functional model, in the order in which the model makes them.
+
+    Channels that come from the inputs or reach the outputs (the heads') are in no set, and so are those that could not
+    be taken out exactly: a masked channel behind a sigmoid is 0.5, and only a multiplication makes a zero of that.
+
+    Args:
+        model: functional model of supported layers; nested models are read too. Anything may follow the heads.
+        mode: "removable": tied channels form one set, so that whatever is zeroed can be taken out. "per_layer": every
+            convolution by itself, as published with B-FPGM; what is zeroed may then have to stay.
+        protected: patterns of layer names ("stem*"): channels that these read or make are in no set. A layer that is
+            not supported can be let through so.
+
+    Raises:
+        ModelError: the model has a layer whose channels cannot be followed; it is named.
+        ConfigError: a pattern of `protected` fits no layer.
+
+    """
+    return [found.item for found in SetMap(ChannelGraph(model, protected), mode).sets]
+
+
+@dataclass(frozen=True)
+class PlacedSet:
+    """A set and its place in the graph.
+
+    Attributes:
+        slots: [size], for each channel its slot: a class in mode "removable", a channel number in "per_layer".
+        prunable: False for channels that must stay.
+
+    """
+
+    item: ChannelSet
+    slots: IntArray
+    prunable: bool
+
+
+class SetMap:
+    """The sets of a channel graph, and the way from a set's channels to those of the layers.
+
+    Attributes:
+        sets: the prunable ones, in the order in which the model makes them.
+        fixed: those that must stay, likewise; every class is in one of both (mode "removable").
+        slot_of: for each channel number its slot.
+        slots: how many slots there are.
+
+    """
+
+    def __init__(self, graph: ChannelGraph, mode: Mode) -> None:
+        self.graph, self.mode = graph, mode
+        count = len(graph.class_of)
+        self.slot_of: IntArray = graph.class_of if mode == "removable" else np.arange(count)
+        self.slots = graph.classes if mode == "removable" else count
+        placed = self._placed()
+        self.sets = [found for found in placed if found.prunable]
+        self.fixed = [found for found in placed if not found.prunable]
+
+    def makers(self) -> list[Ports]:
+        """The layers that make channels, in the order of first calls."""
+        return [port for port in self.graph.ports.values() if port.kind in ("make", "depthwise")]
+
+    def _placed(self) -> list[PlacedSet]:
+        makers = self.makers()
+        norms = [port for port in self.graph.ports.values() if port.kind == "norm"]
+        classes = np.zeros(self.slots, np.int64)
+        classes[self.slot_of] = self.graph.class_of
+        made_by: dict[int, list[int]] = {}
+        for index, port in enumerate(makers):
+            for slot in self.slot_of[port.outward].tolist():
+                made_by.setdefault(slot, []).append(index)
+        # Channels that the same layers make go by one rate: they are a set.
+        together: dict[tuple[tuple[int, ...], bool], list[int]] = {}
+        for slot, indices in made_by.items():
+            together.setdefault((tuple(indices), int(classes[slot]) not in self.graph.reasons), []).append(slot)
+        norms_of: dict[int, set[int]] = {}
+        for index, port in enumerate(norms):
+            for slot in self.slot_of[port.outward].tolist():
+                norms_of.setdefault(slot, set()).add(index)
+        found = []
+        names: dict[str, int] = {}
+        for (members, prunable), slots in sorted(together.items(), key=lambda entry: entry[0][0][0]):
+            name = makers[members[0]].layer.name
+            names[name] = names.get(name, 0) + 1
+            item = ChannelSet(
+                name if names[name] == 1 else f"{name}#{names[name]}",
+                len(slots),
+                tuple(dict.fromkeys(makers[index].layer.name for index in members)),
+                tuple(norms[index].layer.name for index in sorted({i for s in slots for i in norms_of.get(s, set())})),
+            )
+            found.append(PlacedSet(item, np.array(slots), prunable))
+        return found
+
+    def off(self, channels: dict[str, tuple[int, ...]]) -> BoolArray:
+        """By slot, True for the masked `channels` (set name -> indices)."""
+        result = np.zeros(self.slots, bool)
+        for found in self.sets:
+            result[found.slots[list(channels[found.item.name])]] = True
+        return result

@@ -1,0 +1,162 @@
+"""Plans: how many channels of each set go, and which."""
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
+import keras
+import numpy as np
+
+from lib.arrays import FloatArray
+from lib.errors import ConfigError
+from lib.pruning.criteria import CRITERIA, NAMES, RANDOM, combined, lowest
+from lib.pruning.graph.channels import ChannelGraph
+from lib.pruning.graph.kinds import filters_of
+from lib.pruning.graph.sets import Mode, PlacedSet, SetMap
+from lib.pruning.graph.silence import silence
+from lib.pruning.masks import Masks
+from lib.pruning.zeros import silent_channels
+
+Rates = float | Mapping[str, float]
+
+
+def plan(
+    model: keras.Model,
+    rates: Rates,
+    criterion: str = "fpgm",
+    mode: Mode = "removable",
+    channel_divisor: int = 1,
+    min_channels: int = 1,
+    protected: tuple[str, ...] = (),
+    seed: int = 0,
+) -> Masks:
+    """Chooses the floor(rate * channels) least important channels of every set, by the model's present weights.
+
+    In mode "removable" channels that by their weights are zero wherever they are read come first, whatever the
+    criterion says of their filters: they cost nothing. The criterion "random" looks at no weights.
+
+    Args:
+        rates: one rate, 0 <= rate < 1, or a mapping from patterns ("context*") to rates. A pattern stands for the sets
+            that it names; a set that no pattern names follows one that names a layer of it. Others keep all channels.
+        criterion: "fpgm", "l1", "l2" or "random".
+        mode: see `channel_sets`.
+        channel_divisor: the channels that stay are rounded up to a multiple of this, as far as the set goes; 1: off.
+        min_channels: so many stay in every set. With 0 a rate of 1 empties a set, and what it alone fed goes with it.
+        protected: see `channel_sets`.
+        seed: of the criterion "random".
+
+    Raises:
+        ConfigError: a value out of range, a pattern that matches nothing, a set that two patterns match, or rates that
+            empty a set without which the model does not work.
+        ModelError: a layer's channels cannot be followed.
+
+    """
+    if channel_divisor < 1 or min_channels < 0:
+        raise ConfigError(
+            f"channel_divisor must be at least 1 and min_channels at least 0, got {channel_divisor} and {min_channels}"
+        )
+    placed = SetMap(ChannelGraph(model, protected), mode)
+    may_empty = min_channels == 0 and mode == "removable"
+    rate_of = _rate_by_set(placed, rates, may_empty)
+    kept = {}
+    for found in placed.sets:
+        size = found.item.size
+        count = size - _floor(rate_of[found.item.name] * size)
+        if count:
+            count = min(size, max(-(-count // channel_divisor) * channel_divisor, min_channels))
+        kept[found.item.name] = count
+    return _masks(placed, kept, criterion, protected, seed)
+
+
+def plan_kept(
+    model: keras.Model,
+    kept: Mapping[str, int],
+    criterion: str = "fpgm",
+    protected: tuple[str, ...] = (),
+    seed: int = 0,
+) -> Masks:
+    """Chooses which channels go if `kept` of each set stay: `plan` for counts in place of rates, mode "removable".
+
+    Args:
+        kept: set name -> channels that stay, 0: none; sets that are not named keep all.
+
+    Raises:
+        ConfigError: a set is unknown, a count does not fit it, or the model would not work without a set.
+
+    """
+    placed = SetMap(ChannelGraph(model, protected), "removable")
+    sizes = {found.item.name: found.item.size for found in placed.sets}
+    for name, count in kept.items():
+        if name not in sizes:
+            raise ConfigError(f"no set of channels is called {name!r}; known: {', '.join(sizes)}")
+        if not 0 <= count <= sizes[name]:
+            raise ConfigError(f"{name} has {sizes[name]} channels and cannot keep {count}")
+    return _masks(placed, {**sizes, **kept}, criterion, protected, seed)
+
+
+def _masks(placed: SetMap, kept: Mapping[str, int], criterion: str, protected: tuple[str, ...], seed: int) -> Masks:
+    if criterion not in NAMES:
+        raise ConfigError(f"no criterion is called {criterion!r}; known: {', '.join(NAMES)}")
+    random = np.random.default_rng(seed)
+    scores: FloatArray
+    channels = {}
+    first = (
+        silent_channels(placed) if placed.mode == "removable" and criterion != RANDOM else np.zeros(placed.slots, bool)
+    )
+    for found in placed.sets:
+        item = found.item
+        scores = random.random(item.size) if criterion == RANDOM else combined(_member_scores(placed, found, criterion))
+        scores[first[found.slots]] = -np.inf
+        channels[item.name] = lowest(scores, item.size - kept[item.name])
+    emptied = [name for name, count in kept.items() if not count]
+    if emptied:
+        try:
+            silence(placed.graph, placed.off(channels))
+        except ConfigError as error:
+            raise ConfigError(f"{error}; emptied would be {', '.join(emptied)}") from error
+    return Masks(placed.mode, channels, protected)
+
+
+def _member_scores(placed: SetMap, found: PlacedSet, criterion: str) -> list[FloatArray]:
+    """[size] each: what every member says about the set's channels; those it makes several of count together."""
+    members: list[FloatArray] = []
+    index_of = np.full(placed.slots, -1)
+    index_of[found.slots] = np.arange(found.item.size)
+    for port in placed.makers():
+        index = index_of[placed.slot_of[port.outward]]
+        if (mine := index >= 0).any():
+            scores = CRITERIA[criterion](filters_of(port.layer))
+            members.append(np.bincount(index[mine], scores[mine], minlength=found.item.size).astype(np.float64))
+    return members
+
+
+def _floor(count: float) -> int:
+    return int(count + 1e-9)  # 0.29 * 100 is 28.999... in floating point, and means 29
+
+
+def _rate_by_set(placed: SetMap, rates: Rates, may_empty: bool) -> dict[str, float]:
+    patterns = rates if isinstance(rates, Mapping) else {"*": rates}
+    items = [found.item for found in placed.sets]
+    by_name: dict[str, str] = {}  # set -> the pattern that names it
+    by_member: dict[str, str] = {}  # set -> the pattern that names a layer of it
+    for pattern, rate in patterns.items():
+        if not (0 <= rate < 1 or (rate == 1 and may_empty)):
+            raise ConfigError(
+                f"the pruning rate of {pattern!r} must be at least 0 and below 1, got {rate}"
+                + (" (1, everything, needs min_channels=0 and mode 'removable')" if rate == 1 else "")
+            )
+        named = [item.name for item in items if fnmatchcase(item.name, pattern)]
+        through = [
+            item.name for item in items if any(fnmatchcase(name, pattern) for name in (*item.convolutions, *item.norms))
+        ]
+        if not named and not through:
+            raise ConfigError(
+                f"no set of channels is called {pattern!r}, and no layer in one; known: "
+                f"{', '.join(item.name for item in items)}"
+            )
+        for names, found in ((named, by_name), (through, by_member)):
+            for name in names:
+                if name in found and (found is by_name or name not in by_name):
+                    raise ConfigError(f"{name} has two pruning rates, by {found[name]!r} and by {pattern!r}")
+                found[name] = pattern
+    chosen = {**by_member, **by_name}
+    return {item.name: float(patterns[chosen[item.name]]) if item.name in chosen else 0.0 for item in items}

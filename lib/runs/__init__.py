@@ -1,0 +1,1 @@
+"""The job: its stages, its folder, its results."""

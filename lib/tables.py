@@ -1,0 +1,104 @@
+"""Tables of figures."""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns line up in a terminal too; the first column is left-, the others right-aligned."""
+    widths = [max(len(str(row[column])) for row in [header, *rows]) for column in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        numbers = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
+        return f"| {' | '.join([cells[0].ljust(widths[0]), *numbers])} |"
+
+    rule = "|" + "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])]) + "|"
+    return "\n".join([line(header), rule, *(line(row) for row in rows)])
+
+
+def stage_table(results: dict[str, Any]) -> str:
+    """The closing table of a run from the content of its `results.json`."""
+    rows = [
+        [
+            row["stage"],
+            "not measured" if row["ap"] is None else f"{row['ap']:.4f}",
+            f"{row['zero_share']:.2%}",
+            f"{row['parameters']:,}",
+            f"{row['macs'] / 1e6:.2f} M",
+            f"{row['keras_bytes']:,}",
+            f"{row['pb_bytes']:,}" if "pb_bytes" in row else "",
+            f"{row['latency_ms']:.2f}" if "latency_ms" in row else "",
+        ]
+        for row in results["stages"]
+    ]
+    table = markdown_table(["stage", "AP", "zeros", "parameters", "MACs", ".keras bytes", ".pb bytes", "ms"], rows)
+    notes = [f"data: {results['data']}", f"protocol: {results['protocol']}", f"MACs at {results['macs_at']}"]
+    if removal := results.get("removal"):
+        notes.append(
+            f"shrunk: {removal['of']} without its pruned channels; largest difference of any output "
+            f"{removal['difference']:.1e}; {'the same' if removal['same_detections'] else 'NOT the same'} "
+            f"{removal['detections']} detections on {removal['images']} validation images"
+        )
+        if removal["removed"] < removal["masked"]:
+            notes.append(
+                f"of {removal['masked']} pruned channels {removal['removed']} could be taken out; others are tied to "
+                "channels that stay (PRUNE.mode 'removable' prunes no such ones)"
+            )
+    if any("latency_ms" in row for row in results["stages"]):
+        notes.append(
+            f"ms: LiteRT, one thread, at {results['macs_at']}, the shortest of many in turns; compare within this table"
+        )
+    return table + "\n\n" + "\n".join(notes)
+
+
+def cost_table(report: dict[str, Any]) -> str:
+    """The layers and sums of `lib.pruning.activity.cost_report`."""
+    measured = report["images"] > 0
+    header = ["layer", "parameters", "MACs", "channels", "filter not zero", "not silent"]
+    rows = []
+    for row in report["layers"]:
+        cells = [row["name"], f"{row['parameters']:,}", f"{row['macs'] / 1e6:.3f} M", str(row["channels"])]
+        cells += [f"{row['active_by_filters']:.0f}", f"{row['active_not_silent']:.0f}"]
+        rows.append([*cells, f"{row['active_on_images']:.1f}"] if measured else cells)
+    table = markdown_table([*header, "on images"] if measured else header, rows)
+
+    def share(name: str) -> str:
+        return f"{report[name] / 1e6:.2f} M, {report[name] / report['full_macs']:.2%} of the full model's"
+
+    lines = [
+        f"model: {report['model']}",
+        f"parameters: {report['parameters']:,}, of which zero: {report['zero_share']:.2%}",
+        f"MACs at {report['height_px']}x{report['width_px']} (height x width): {share('macs')}",
+        f"  without channels whose filter is zero: {share('macs_by_filters')}",
+        f"  without channels that are zero at every input: {share('macs_not_silent')}",
+    ]
+    if measured:
+        lines.append(f"  by activations, mean of {report['images']} images: {share('macs_on_images')}")
+    return f"{table}\n\n" + "\n".join(lines)
+
+
+def removal_table(report: dict[str, Any]) -> str:
+    """The sets and sums of `lib.pruning.removal_report`: channels now and then, and what they will cost."""
+
+    def costs(row: dict[str, Any]) -> list[str]:
+        return [
+            f"{row['full_parameters']:,}",
+            f"{row['parameters']:,}",
+            f"{row['full_macs'] / 1e6:.2f} M",
+            f"{row['macs'] / 1e6:.2f} M",
+        ]
+
+    header = ["set", "layers", "channels", "kept", "parameters", "left", "MACs", "left"]
+    rows = [
+        [row["name"], str(len(row["members"])), str(row["channels"]), str(row["kept"]), *costs(row)]
+        for row in report["sets"]
+    ]
+    total = report["total"]
+    rows.append(["all others", "", "", "", *costs(report["rest"])])
+    channels, kept = (sum(row[key] for row in report["sets"]) for key in ("channels", "kept"))
+    rows.append(["sum", "", str(channels), str(kept), *costs(total)])
+    shares = [f"{total[name] / total[f'full_{name}']:.2%} of the {label}" for name, label in _COSTS]
+    return f"{markdown_table(header, rows)}\n\nleft: {' and '.join(shares)}"
+
+
+_COSTS = (("parameters", "parameters"), ("macs", "MACs"))

@@ -1,0 +1,1 @@
+"""One compiled step, and Keras' loop around it."""

@@ -1,0 +1,102 @@
+"""The model that Keras trains: the detector's own layers, with a loss of named terms, precision and replicas."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+from keras import ops
+
+from lib.training.devices import replicas
+
+PRUNING_TERM = "pruning_loss"
+DECAY_TERM = "weight_decay_loss"
+
+
+class TrainingModel(keras.Model):
+    """A detector's layers in a model with the training loss. Nothing of it is saved: the detector is.
+
+    Terms: one a named output (Keras calls it `OUTPUT_loss`); the model's own losses, which are the activity
+    regularisers of group sparsity, as `pruning_loss`; coupled weight decay as `weight_decay_loss`, in training only.
+    They add up to `loss`.
+
+    Args:
+        detector: a functional model; its layers and weights are shared, not copied.
+        decay: weight of half the sum of squares of everything trainable, batch normalisation and biases included, as
+            torch's optimisers do; 0: none.
+        precision: "off", or the type in which the layers before the heads compute: "bfloat16" or "float16". Weights,
+            the heads and the losses stay float32.
+
+    Attributes:
+        traces: how often the training step was traced.
+
+    """
+
+    def __init__(self, detector: keras.Model, decay: float = 0.0, precision: str = "off") -> None:
+        super().__init__(inputs=detector.inputs, outputs=detector.output, name=detector.name)
+        self.decay = decay
+        self.traces = 0
+        self._half = _before_the_heads(detector) if precision != "off" else []
+        self._policy = keras.dtype_policies.DTypePolicy(f"mixed_{precision}") if precision != "off" else None
+        self._norms = [layer for layer in self.layers if isinstance(layer, keras.layers.BatchNormalization)]
+        self._pruning_term = keras.metrics.Mean(name=PRUNING_TERM) if _has_regularizers(detector) else None
+        self._decay_term = keras.metrics.Mean(name=DECAY_TERM) if decay else None
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        with self._settings_of_the_step():
+            outputs = super().call(inputs, training=training, mask=mask)
+        return {name: ops.cast(value, "float32") for name, value in outputs.items()}
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        self.traces += bool(training)
+        total = super().compute_loss(x, y, y_pred, sample_weight)
+        if self._pruning_term is not None:
+            self._pruning_term.update_state(sum(self.losses))
+        if self._decay_term is not None and training:
+            decay = 0.5 * self.decay * sum(ops.sum(ops.square(w)) for w in self.trainable_variables)
+            self._decay_term.update_state(decay)
+            total = total + decay / replicas()  # gradients are summed over replicas
+        return total
+
+    def make_metrics(self) -> None:
+        """Makes the terms' means now, once compiled: variables made while the step is traced cost a second trace."""
+        widths = {name: tensor.shape[-1] for name, tensor in self.output.items()}
+        predicted = {name: ops.zeros((1, 1, width)) for name, width in widths.items()}
+        truth = {name: ops.zeros((1, 1, 5) if width == 4 else (1, 1)) for name, width in widths.items()}
+        self.compute_loss(None, truth, predicted, training=False)
+        self.reset_metrics()
+
+    @contextmanager
+    def _settings_of_the_step(self) -> Iterator[None]:
+        """What differs from the saved detector while the step is traced: precision, and statistics of all replicas."""
+        policies = [layer.dtype_policy for layer in self._half]
+        synchronized = [layer.synchronized for layer in self._norms]
+        try:
+            for layer in self._half:
+                layer.dtype_policy = self._policy
+            for layer in self._norms if replicas() > 1 else ():
+                layer.synchronized = True
+            yield
+        finally:
+            for layer, policy in zip(self._half, policies, strict=True):
+                layer.dtype_policy = policy
+            for layer, before in zip(self._norms, synchronized, strict=True):
+                layer.synchronized = before
+
+
+def _has_regularizers(detector: keras.Model) -> bool:
+    return any(layer.activity_regularizer is not None for layer in detector.layers)
+
+
+def _before_the_heads(detector: keras.Model) -> list[keras.layers.Layer]:
+    """All layers but those from the last weights on the way to an output: their numbers are the predictions."""
+    heads: set[str] = set()
+    tensors = list(keras.tree.flatten(detector.output))
+    while tensors:
+        layer, node, _ = tensors.pop()._keras_history
+        heads.add(layer.name)
+        if not layer.weights:
+            tensors += layer._inbound_nodes[node].input_tensors
+    return [layer for layer in detector.layers if layer.name not in heads]

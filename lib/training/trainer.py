@@ -1,0 +1,255 @@
+"""The compiled training step: a detector, its optimiser and its losses, made once and used for stages and trials."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from lib.arrays import FloatArray
+from lib.config import Config
+from lib.data.annotations import Record
+from lib.data.batches import FaceDataset, face_dataset
+from lib.errors import ModelError
+from lib.models import save, training_anchors
+from lib.models.dsfd import named_ratios
+from lib.pruning import GroupSparsity, HeldMasks
+from lib.training.callbacks import DatasetEpoch
+from lib.training.losses import BoxLoss, FocalLoss, ScoreLoss
+from lib.training.optimizer import coupled_decay, make_optimizer
+from lib.training.step import DECAY_TERM, TrainingModel
+
+logger = logging.getLogger(__name__)
+
+
+class Trainer:
+    """A detector in training. Weights, masks and the optimiser's state can change; the compiled step stays.
+
+    (On JAX every call of `fit` and `train_steps` compiles anew.)
+
+    With TRAIN.ema the optimiser keeps averaged weights; they are what is validated, saved and measured.
+
+    Args:
+        model: the detector; it is trained in place.
+        config: checked settings.
+
+    Attributes:
+        model: the detector.
+        training_model: what Keras trains, of the detector's own layers.
+        held: masks that the step keeps at zero; none at first.
+        sparsity: the group-sparsity loss; None where its weight in the settings is 0.
+
+    """
+
+    def __init__(self, model: keras.Model, config: Config) -> None:
+        self.model, self.config = model, config
+        alpha, ratio = config.TRAIN.pruned_alpha, named_ratios(model, config.TRAIN.pruned_ratio)
+        self.sparsity = GroupSparsity(model, alpha, ratio) if alpha else None
+        optimizer = make_optimizer(config.TRAIN)
+        optimizer.build(model.trainable_variables)  # inside the traced step it would cost a second trace
+        self.held = HeldMasks(model, config.PRUNE.mode, getattr(optimizer, "inner_optimizer", optimizer))
+        model.compile(optimizer)  # so that checkpoints hold the optimiser
+        self.training_model = TrainingModel(model, coupled_decay(config.TRAIN), config.TRAIN.mixed_precision)
+        # XLA on TensorFlow's CPU path is slower here than the plain graph, and takes longer to compile.
+        jit = False if keras.backend.backend() == "tensorflow" else "auto"
+        self.training_model.compile(optimizer, loss=losses_of(model, config), jit_compile=jit, auto_scale_loss=False)
+        self.training_model.make_metrics()
+
+    @property
+    def traces(self) -> int:
+        """How often the training step was traced: 1 once it has run, however the weights and masks change."""
+        return self.training_model.traces
+
+    @property
+    def running_metrics(self) -> list[list[float]]:
+        """The state of the epoch's means of the loss terms, for a checkpoint in the middle of an epoch."""
+        return [np.asarray(v).ravel().tolist() for v in self.training_model.metrics_variables]
+
+    @running_metrics.setter
+    def running_metrics(self, state: list[list[float]]) -> None:
+        for variable, value in zip(self.training_model.metrics_variables, state, strict=True):
+            variable.assign(np.asarray(value, np.float32).reshape(variable.shape))
+
+    def set_weights(self, weights: Sequence[FloatArray]) -> None:
+        """Sets the detector's weights, as `get_weights` gives them; averaging starts anew from them."""
+        self.model.set_weights(weights)
+        self.restart_average()
+
+    def reset_optimizer(self) -> None:
+        """Forgets momenta and step counts, as if the optimiser were new."""
+        optimizer = self.model.optimizer
+        for variable in optimizer.variables:
+            variable.assign(np.zeros(variable.shape, variable.dtype))
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            optimizer.dynamic_scale.assign(optimizer.initial_scale)
+        self.restart_average()
+
+    def restart_average(self) -> None:
+        """Makes the averaged weights the present ones; needed wherever weights change other than by a step."""
+        for variable, average in self._averages():
+            average.assign(variable)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the detector has the averaged weights, and the optimiser keeps the others for it."""
+        self._swap_averages()
+        try:
+            yield
+        finally:
+            self._swap_averages()
+
+    def _averages(self) -> list[tuple[keras.Variable, keras.Variable]]:
+        optimizer = self.model.optimizer
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        if not optimizer.use_ema:
+            return []
+        return list(zip(self.model.trainable_variables, optimizer._model_variables_moving_average, strict=True))
+
+    def _swap_averages(self) -> None:
+        for variable, average in self._averages():
+            value = np.array(average)
+            average.assign(variable)
+            variable.assign(value)
+
+    def save_checkpoint(self, path: str | Path) -> None:
+        """Writes the detector, with averaged weights if there are any, and its optimiser; whole or absent."""
+        with self.averaged():
+            save(self.model, path)
+
+    def restore(self, checkpoint: str | Path) -> None:
+        """Takes weights and optimiser state from a checkpoint of the same detector and optimiser.
+
+        Raises:
+            ModelError: the checkpoint is of another model or has no optimiser.
+
+        """
+        loaded = keras.saving.load_model(checkpoint)
+        ours, theirs = ([tuple(v.shape) for v in _state(model)] for model in (self.model, loaded))
+        if ours != theirs:
+            raise ModelError(f"{checkpoint}: not a checkpoint of this detector and optimiser")
+        for variable, saved in zip(_state(self.model), _state(loaded), strict=True):
+            variable.assign(np.asarray(saved))
+        self._swap_averages()
+
+    def dataset(self, records: Sequence[Record], augment: bool, epoch: int = 0) -> FaceDataset:
+        """Batches for this detector: augmented and shuffled for training, whole and in order for validation."""
+        anchors, shots = training_anchors(self.model)
+        return face_dataset(self.config, records, anchors, augment, epoch, shots)
+
+    def fit(
+        self,
+        dataset: FaceDataset,
+        last_epoch: int,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        verbose: int = 0,
+        first_batch: int = 0,
+    ) -> None:
+        """Keras' loop from the dataset's epoch up to `last_epoch`, counted from 0 and not included.
+
+        Args:
+            first_batch: the batch of the first epoch to begin with; those before it have been trained on. Callbacks
+                that count batches find it in their attribute `first_batch`.
+
+        """
+        parts: list[tuple[keras.utils.PyDataset, int, int, int]] = []
+        first_epoch = dataset.epoch
+        if first_batch:
+            rest = _Part(dataset, first_batch, len(dataset))
+            parts.append((rest, first_epoch, first_epoch + 1, first_batch))
+            first_epoch += 1
+        parts.append((dataset, first_epoch, last_epoch, 0))
+        for part, initial, end, offset in parts:
+            if initial < end:
+                for callback in callbacks:
+                    callback.first_batch = offset
+                self._fit(part, initial, end, [DatasetEpoch(dataset), *callbacks], verbose)
+
+    def train_steps(self, dataset: FaceDataset, first_step: int, steps: int, learning_rate: float) -> None:
+        """Exactly `steps` training steps at one rate, from step `first_step` of the run's order of batches on."""
+        self.model.optimizer.learning_rate = learning_rate
+        step, last = first_step, first_step + steps
+        while step < last:
+            dataset.epoch, batch = divmod(step, len(dataset))
+            part = _Part(dataset, batch, min(len(dataset), batch + last - step))
+            self._fit(part, 0, 1, [], 0)
+            step += len(part)
+
+    def _fit(self, dataset: keras.utils.PyDataset, initial: int, end: int, callbacks: list[Any], verbose: int) -> None:
+        averages = [_WeightsSurvive(self.model)] if self._averages() else []
+        if keras.backend.backend() == "jax":  # its compiled step holds masks, and alpha, as constants
+            self.training_model.make_train_function(force=True)
+        self.training_model.fit(
+            dataset,
+            initial_epoch=initial,
+            epochs=end,
+            callbacks=[*callbacks, *averages],
+            verbose=verbose,
+            shuffle=False,
+        )
+
+    def validate(self, dataset: keras.utils.PyDataset) -> dict[str, float]:
+        """The loss and its terms over a dataset, by name; weight decay is none of them."""
+        with self.averaged():
+            losses = self.training_model.evaluate(dataset, return_dict=True, verbose=0)
+        return {name: float(value) for name, value in losses.items() if name != DECAY_TERM}
+
+    def save(self, path: str | Path) -> None:
+        """Writes the detector alone, without the optimiser; the file is whole or absent."""
+        plain = type(self.model).from_config(self.model.get_config())  # clone_model would bring the optimiser along
+        with self.averaged():
+            plain.set_weights(self.model.get_weights())
+        save(plain, path)
+
+
+def losses_of(model: keras.Model, config: Config) -> dict[str, keras.losses.Loss]:
+    """A loss for each of the model's outputs, by the kind that the output's name ends with: "boxes" or "scores"."""
+    settings = config.MODEL
+    score_loss = (
+        FocalLoss()
+        if settings.score_loss == "focal"
+        else ScoreLoss(settings.max_negatives_per_positive, settings.negatives_over)
+    )
+    kinds = {"boxes": BoxLoss(settings.box_loss_sigma), "scores": score_loss}
+    found = {}
+    for name in model.output:
+        kind = next((kind for kind in kinds if name.endswith(kind)), None)
+        if kind is None:
+            raise ModelError(f"no loss is known for the output {name!r}; names must end with {' or '.join(kinds)}")
+        found[name] = kinds[kind]
+    return found
+
+
+class _WeightsSurvive(keras.callbacks.Callback):
+    """Undoes what Keras does after the last epoch where an optimiser averages: it overwrites the weights."""
+
+    def __init__(self, detector: keras.Model) -> None:
+        super().__init__()
+        self.detector = detector
+        self.kept: list[FloatArray] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.kept = self.detector.get_weights()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self.detector.set_weights(self.kept)
+
+
+class _Part(keras.utils.PyDataset):
+    """Batches first..stop - 1 of a dataset's epoch."""
+
+    def __init__(self, dataset: FaceDataset, first: int, stop: int) -> None:
+        super().__init__(workers=dataset.workers, max_queue_size=dataset.max_queue_size)
+        self.dataset, self.first, self.stop = dataset, first, stop
+
+    def __len__(self) -> int:
+        return self.stop - self.first
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[self.first + index]
+
+
+def _state(model: keras.Model) -> list[keras.Variable]:
+    return [*model.variables, *(model.optimizer.variables if model.compiled else [])]

@@ -1,0 +1,49 @@
+import keras
+import numpy as np
+import pytest
+
+from lib.evaluation.equality import Equality, compare, in_double_precision, random_images
+from tests.detectors import random_detector
+from tests.networks import copy_of
+
+
+def test_a_model_equals_itself() -> None:
+    model = random_detector()
+    found = compare(model, copy_of(model), random_images(2, seed=0))
+    assert (found.images, found.largest_difference, found.same_detections) == (2, 0.0, True)
+    assert found.detections
+    assert found.equal
+
+
+def test_differences_are_seen() -> None:
+    model = random_detector()
+    other = copy_of(model)
+    bias = other.get_layer("head0_boxes").bias
+    bias.assign(np.asarray(bias) + 0.5)
+    found = compare(model, other, random_images(1, seed=0))
+    assert found.largest_difference == pytest.approx(0.5, abs=1e-4)
+    assert not found.same_detections
+    assert not found.equal
+
+
+def test_any_model_can_be_compared() -> None:
+    image = keras.Input((None, None, 3))
+    model = keras.Model(image, keras.layers.Conv2D(2, 1)(image))
+    assert compare(model, copy_of(model), random_images(1, seed=0)) == Equality(1, 0.0, None, True)
+    with pytest.raises(ValueError, match="without an image"):
+        compare(model, model, [])
+
+
+def test_random_images_are_by_the_seed() -> None:
+    a, b, c = (random_images(3, seed, 16, 40) for seed in (1, 1, 2))
+    assert all((x == y).all() for x, y in zip(a, b, strict=True))
+    assert [image.shape for image in a] != [image.shape for image in c]
+    assert all(16 <= side <= 40 for image in a for side in image.shape[:2])
+
+
+def test_double_precision_is_the_same_function_with_more_digits() -> None:
+    model = random_detector()
+    image = random_images(1, seed=0)[0][None].astype(np.float32)
+    single, double = (one(image, training=False)["boxes"] for one in (model, in_double_precision(model)))
+    assert keras.backend.standardize_dtype(double.dtype) == "float64"
+    assert 0 < np.abs(np.asarray(single) - np.asarray(double)).max() < 1e-4

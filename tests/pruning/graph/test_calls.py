@@ -1,0 +1,68 @@
+import keras
+import pytest
+from keras import layers
+
+from lib.errors import ModelError
+from lib.pruning.graph.calls import Calls, plain_calls, readers
+
+
+def _names(graph: Calls) -> list[str]:
+    return [call.layer.name for call in graph.calls]
+
+
+def test_producers_come_first_and_tensors_match() -> None:
+    image = keras.Input((8, 8, 3))
+    a = layers.Conv2D(4, 1, name="a")(image)
+    b = layers.Conv2D(4, 1, name="b")(a)
+    model = keras.Model(image, {"sum": layers.Add(name="sum")([a, b]), "a": a})
+    graph = Calls(model)
+    assert _names(graph) == ["a", "b", "sum"]
+    first, second, third = graph.calls
+    assert second.inputs == first.outputs
+    assert third.inputs == (*first.outputs, *second.outputs)
+    assert graph.outputs == (*first.outputs, *third.outputs)  # "a" before "sum", as Keras orders a dict
+    assert graph.shapes[graph.outputs[0]] == (None, 8, 8, 4)
+
+
+def test_a_nested_model_is_taken_apart_at_every_use() -> None:
+    inner_input = keras.Input((None, None, 3))
+    inner = keras.Model(inner_input, layers.Conv2D(3, 3, name="inside")(inner_input), name="inner")
+    image = keras.Input((None, None, 3))
+    once = inner(image)
+    model = keras.Model(image, layers.Add(name="sum")([layers.ZeroPadding2D(1, name="pad")(once), image]))
+    twice = keras.Model(image, inner(inner(image)))
+    assert _names(Calls(model)) == ["inside", "pad", "sum"]
+    graph = Calls(twice)
+    assert _names(graph) == ["inside", "inside"]
+    assert graph.calls[1].inputs == graph.calls[0].outputs
+    assert graph.shapes_at(10, 12)[graph.outputs[0]] == (1, 6, 8, 3)
+
+
+def test_shapes_at_a_size() -> None:
+    image = keras.Input((None, None, 3))
+    x = layers.Conv2D(4, 3, strides=2, padding="same")(image)
+    model = keras.Model(image, [x, layers.Dense(5)(layers.GlobalMaxPooling2D()(x))])
+    graph = Calls(model)
+    assert [graph.shapes_at(11, 8)[number] for number in graph.outputs] == [(1, 6, 4, 4), (1, 5)]
+
+
+def test_a_sequential_model_is_functional_once_built_and_others_are_not() -> None:
+    built = keras.Sequential([keras.Input((4, 4, 3)), layers.Conv2D(2, 1, name="a")])
+    assert _names(Calls(built)) == ["a"]
+    with pytest.raises(ModelError, match="empty is no functional model"):
+        Calls(keras.Sequential(name="empty"))
+
+
+def test_readers_of_a_tensor() -> None:
+    image = keras.Input((4, 4, 3))
+    left, right = (layers.Conv2D(2, 1, name=name)(image) for name in ("left", "right"))
+    model = keras.Model(image, layers.Add(name="sum")([left, right]))
+    calls = list(plain_calls(model))
+    output_of = {layer.name: output for layer, _, output in calls}
+    found = readers(calls)
+    assert sorted(layer.name for layer, _ in found[id(image)]) == ["left", "right"]
+    for name in ("left", "right"):
+        ((layer, output),) = found[id(output_of[name])]
+        assert layer.name == "sum"
+        assert output is output_of["sum"]
+    assert id(output_of["sum"]) not in found

@@ -1,0 +1,124 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from lib.pruning.graph.calls import Calls
+from lib.pruning.graph.kinds import acts_on_each_value, keeps_zero, kind_of, weight_axes, written
+
+
+def _kind(layer: keras.layers.Layer, *shapes: tuple[int, ...]) -> str:
+    inputs = [keras.Input(shape) for shape in shapes]
+    graph = Calls(keras.Model(inputs, layer(inputs if len(inputs) > 1 else inputs[0])))
+    return kind_of(graph.calls[0], graph.shapes)
+
+
+@pytest.mark.parametrize(
+    ("layer", "kind"),
+    [
+        (layers.Conv2D(4, 3, activation="relu"), "make"),
+        (layers.Conv2D(4, 3, activation="softmax"), "opaque"),
+        (layers.DepthwiseConv2D(3), "depthwise"),
+        (layers.BatchNormalization(), "norm"),
+        (layers.BatchNormalization(axis=1), "opaque"),
+        (layers.LayerNormalization(), "opaque"),
+        (layers.PReLU(shared_axes=(1, 2)), "pass"),
+        (layers.Activation("sigmoid"), "pass"),
+        (layers.Activation("log_softmax"), "opaque"),
+        (layers.Softmax(), "opaque"),
+        (layers.Reshape((1, 64, 6)), "pass"),
+        (layers.Reshape((64 * 6,)), "opaque"),
+        (layers.Flatten(), "flatten"),
+        (layers.Rescaling(2.0, offset=1.0), "pass"),
+        (layers.Rescaling([1.0] * 6), "opaque"),
+        (layers.UpSampling2D(2, interpolation="bilinear"), "pass"),
+    ],
+)
+def test_kinds_of_layers(layer: keras.layers.Layer, kind: str) -> None:
+    assert _kind(layer, (8, 8, 6)) == kind
+
+
+@pytest.mark.parametrize(
+    ("layer", "shapes", "kind"),
+    [
+        (layers.Add(), [(8, 8, 6), (8, 8, 6)], "sum"),
+        (layers.Multiply(), [(8, 8, 6), (1, 1, 6)], "product"),
+        (layers.Multiply(), [(8, 8, 6), (8, 8, 1)], "opaque"),
+        (layers.Concatenate(), [(8, 8, 6), (8, 8, 2)], "join"),
+        (layers.Concatenate(axis=1), [(8, 8, 6), (2, 8, 6)], "sum"),
+    ],
+)
+def test_kinds_of_merging_layers(layer: keras.layers.Layer, shapes: list[tuple[int, ...]], kind: str) -> None:
+    assert _kind(layer, *shapes) == kind
+
+
+def test_whether_an_activation_acts_on_each_value() -> None:
+    assert all(acts_on_each_value(getattr(keras.activations, name)) for name in ("relu6", "swish", "elu", "sigmoid"))
+    assert not any(acts_on_each_value(getattr(keras.activations, name)) for name in ("softmax", "glu"))
+
+
+@pytest.mark.parametrize(
+    ("layer", "keeps"),
+    [
+        (layers.ReLU(6.0), True),
+        (layers.ReLU(negative_slope=0.1, threshold=1.0), False),
+        (layers.ReLU(threshold=1.0), True),
+        (layers.LeakyReLU(), True),
+        (layers.Activation("hard_silu"), True),
+        (layers.Activation("hard_sigmoid"), False),
+        (layers.Dense(3, activation="softplus"), False),
+        (layers.Dense(3), True),
+        (layers.Rescaling(3.0), True),
+        (layers.Rescaling(1.0, offset=-1.0), False),
+    ],
+)
+def test_whether_zero_stays_zero(layer: keras.layers.Layer, keeps: bool) -> None:
+    assert keeps_zero(layer) == keeps
+
+
+def test_axes_of_weights_are_as_long_as_their_channels() -> None:
+    for layer, out in [
+        (layers.Conv2D(4, 3), 4),
+        (layers.Conv2D(4, 3, groups=2), 4),
+        (layers.DepthwiseConv2D(3, depth_multiplier=2), 12),
+        (layers.SeparableConv2D(4, 3, depth_multiplier=2), 4),
+        (layers.Dense(4), 4),
+        (layers.BatchNormalization(), 6),
+        (layers.PReLU(), 6),
+    ]:
+        layer.build((None, 8, 8, 6))
+        described = weight_axes(layer, np.arange(6), np.arange(out))
+        assert [weight for weight, _ in described] == layer.weights
+        for weight, axes in described:
+            assert axes
+            assert all(len(channels) == weight.shape[axis] for axis, channels in axes.items())
+
+
+def test_a_norm_without_gamma_is_silenced_by_its_mean() -> None:
+    for scale, center, names in [
+        (True, True, ["gamma", "beta"]),
+        (False, True, ["moving_mean", "beta"]),
+        (True, False, ["gamma"]),
+        (False, False, ["moving_mean"]),
+    ]:
+        norm = layers.BatchNormalization(scale=scale, center=center)
+        norm.build((None, 4))
+        assert [variable.name for variable in written(norm, "norm")] == names
+
+
+def test_bare_operations() -> None:
+    a, b = keras.Input((8, 8, 6)), keras.Input((8, 8, 6))
+    for made, kind, keeps in [
+        (a + b, "sum", None),
+        (a - b, "sum", None),
+        (a * b, "product", None),
+        (a + 3.0, "pass", False),
+        (a * 0.5, "pass", True),
+        (a / b, "opaque", None),
+        (keras.ops.sum(a, axis=-1, keepdims=True), "opaque", None),
+        (keras.ops.softmax(a), "opaque", None),
+    ]:
+        graph = Calls(keras.Model([a, b], [made, b + a]))
+        call = next(call for call in graph.calls if graph.outputs[0] in call.outputs)
+        assert kind_of(call, graph.shapes) == kind
+        assert keeps is None or keeps_zero(call.layer) == keeps

@@ -1,0 +1,83 @@
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from lib.config import Config
+from lib.errors import ModelError
+from lib.models import anchors_of, save, shots
+from lib.runs.chosen import chosen_model
+
+
+def test_eresfds_settings_reach_the_model() -> None:
+    config = Config()
+    config.MODEL.width_mult = 8 / 256
+    config.ANCHOR.anchor_ratio = 1.0
+    model = chosen_model(config)
+    assert model.get_layer("conv3").filters == 8
+    assert anchors_of(model).ratio == 1.0
+
+
+def test_dsfds_settings_reach_the_model() -> None:
+    config = Config()
+    config.MODEL.net_structure = "MobilenetV2"
+    config.MODEL.backbone_weights = "random"
+    config.MODEL.fem_dims = 16
+    config.MODEL.fpn_dims = [8, 8, 8, 8, 8, 8]  # type: ignore[assignment]  # as a user writes it
+    config.MODEL.maxout = False
+    config.ANCHOR.ANCHOR_SIZES = (8, 16, 32, 64, 128, 256)
+    config.ANCHOR.ANCHOR_RATIOS = (4, 1)
+    config.ANCHOR.rect_longer = False
+    config.TRAIN.norm = "GN"
+    config.TRAIN.frozen_stages = 0
+    config.TRAIN.lock_basenet_bn = True
+    config.DATA.PIXEL_MEAN = (1, 2, 3)
+    config.DATA.PIXEL_STD = (4, 5, 6)
+    model = chosen_model(config)
+    assert [spec.scales for spec in shots(model).values()] == [(1.0,), (0.5,)]
+    assert (anchors_of(model).sizes, anchors_of(model).ratio) == ((8, 16, 32, 64, 128, 256), 1.0)
+    assert model.get_layer("lateral0").filters == 8
+    assert model.get_layer("fem0_branch1").filters == 8
+    assert model.get_layer("head0_scores").filters == 2
+    assert isinstance(model.get_layer("extra_conv1_gn"), keras.layers.GroupNormalization)
+    assert not model.get_layer("Conv1").trainable
+    assert not model.get_layer("block_16_project_BN").trainable
+    assert model.get_layer("block_16_project").trainable
+    assert model.get_layer("normalize").offset == pytest.approx([-1 / 4, -2 / 5, -3 / 6])
+    config.MODEL.dual_mode = False
+    assert [spec.scales for spec in shots(chosen_model(config)).values()] == [(1.0, 0.5)]
+
+
+def test_a_pretrained_model_goes_first(tmp_path: Path, lively_model: keras.Model) -> None:
+    save(lively_model, tmp_path / "m.keras")
+    config = Config()
+    config.MODEL.net_structure = "vgg_16"
+    config.MODEL.pretrained_model = str(tmp_path / "m.keras")
+    assert chosen_model(config).name == "eresfd"
+
+
+@pytest.mark.parametrize("from_file", [False, True])
+def test_locked_batch_normalisations(tmp_path: Path, lively_model: keras.Model, from_file: bool) -> None:
+    config = Config()
+    config.TRAIN.lock_basenet_bn = True
+    if from_file:
+        save(lively_model, tmp_path / "m.keras")
+        config.MODEL.pretrained_model = str(tmp_path / "m.keras")
+    model = chosen_model(config)
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert norms
+    assert not any(layer.trainable for layer in norms)
+    assert model.get_layer("conv1").trainable
+    before = [np.array(weight) for layer in norms for weight in layer.weights]
+    model(np.full((1, 64, 64, 3), 200, np.float32), training=True)
+    after = [np.array(weight) for layer in norms for weight in layer.weights]
+    assert all((a == b).all() for a, b in zip(before, after, strict=True))
+
+
+def test_settings_that_do_not_go_together() -> None:
+    config = Config()
+    config.MODEL.net_structure = "vgg_16"
+    config.ANCHOR.ANCHOR_RATIOS = (1,)
+    with pytest.raises(ModelError, match="dual_mode needs two anchor ratios"):
+        chosen_model(config)

@@ -1,0 +1,145 @@
+from pathlib import Path
+
+import pytest
+
+from lib.config import Config
+from lib.errors import ModelError, TrainingError
+from lib.files import read_json, write_json
+from lib.runs.folder import RunFolder, model_file
+
+
+def test_a_new_folder_holds_settings_versions_and_commit(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run").open(Config())
+    content = read_json(tmp_path / "run" / "config.json")
+    assert content["config"] == Config().model_dump(mode="json")
+    assert {"python", "keras", "numpy"} <= content["versions"].keys()
+    assert "commit" in content
+
+
+def test_state_comes_back(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.open(Config())
+    folder.state["stages"].append({"stage": "pretrain"})
+    folder.save_state()
+    again = RunFolder(tmp_path / "run")
+    again.open(Config())
+    assert again.state == folder.state
+
+
+def test_other_settings_are_refused_with_the_difference(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run").open(Config())
+    config = Config()
+    config.TRAIN.epoch = 7
+    with pytest.raises(TrainingError) as error:
+        RunFolder(tmp_path / "run").open(config)
+    message = str(error.value)
+    assert "- TRAIN.epoch = 30" in message
+    assert "+ TRAIN.epoch = 7" in message
+    assert "--fresh" in message
+    assert "batch_size" not in message
+
+
+def test_settings_that_change_no_result_may_change(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run").open(Config())
+    config = Config()
+    config.TRAIN.process_num = 5
+    config.TRAIN.stages = ("pretrain",)
+    config.TRAIN.checkpoint_every_step = 7
+    config.TRAIN.log_interval = 1
+    RunFolder(tmp_path / "run").open(config)
+
+
+def test_a_run_made_before_a_setting_existed_had_its_default(tmp_path: Path) -> None:
+    settings = Config().model_dump(mode="json")
+    del settings["TRAIN"]["ema"]
+    write_json(tmp_path / "run" / "config.json", {"config": settings})
+    RunFolder(tmp_path / "run").open(Config())
+    config = Config()
+    config.TRAIN.ema = 0.9
+    with pytest.raises(TrainingError, match=r"- TRAIN\.ema = 0\.0"):
+        RunFolder(tmp_path / "run").open(config)
+
+
+def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run").open(Config())
+    half = [tmp_path / "run" / ".epoch_3.17.part.keras", tmp_path / "run" / "optimized" / ".pretrain.17.part.keras"]
+    for file in half:
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    RunFolder(tmp_path / "run").open(Config())
+    assert not any(file.exists() for file in half)
+
+    (tmp_path / "killed_at_once").mkdir()  # before its settings were whole
+    (tmp_path / "killed_at_once" / ".config.17.part.json").touch()
+    RunFolder(tmp_path / "killed_at_once").open(Config())
+    assert (tmp_path / "killed_at_once" / "config.json").is_file()
+
+
+def test_the_checkpoint_to_go_on_from(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.last_checkpoint() is None
+    folder.state["progress"] = {"epoch": 3}  # as written before there were checkpoints within an epoch
+    assert folder.last_checkpoint() == tmp_path / "epoch_3.keras"
+    folder.state["progress"] = {"epoch": 3, "batch": 20}
+    assert folder.last_checkpoint() == tmp_path / "epoch_3_batch_20.keras"
+
+
+def test_a_failure_to_write_says_what_is_left(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.state["progress"] = {"epoch": 3, "batch": 0}
+    with pytest.raises(TrainingError, match=r"No space.*epoch_3\.keras.*Make room"), folder.writing():
+        raise OSError(28, "No space left on device")
+
+
+def test_fresh_keeps_the_earlier_runs_aside(tmp_path: Path) -> None:
+    for _ in range(3):
+        RunFolder(tmp_path / "run").open(Config(), fresh=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run.1", "run.2"]
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(TrainingError, match="choose another"):
+        RunFolder(tmp_path).open(Config())
+
+
+def run_folder(path: Path, finished: list[str], files: list[str]) -> Path:
+    write_json(path / "state.json", {"stages": [{"stage": stage} for stage in finished]})
+    for stage in files:
+        outcome = RunFolder(path).outcome(stage)
+        outcome.parent.mkdir(exist_ok=True)
+        outcome.touch()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("finished", "expected"),
+    [
+        (["pretrain"], "pretrain"),
+        (["pretrain", "soft_prune"], "soft_prune"),
+        (["pretrain", "finetune"], "finetune"),
+        (["imported", "soft_prune", "finetune"], "finetune"),
+    ],
+)
+def test_run_folder_means_its_last_model(tmp_path: Path, finished: list[str], expected: str) -> None:
+    run = run_folder(tmp_path / "run", finished, finished)
+    assert model_file(run) == run / "optimized" / f"{expected}.keras"
+
+
+def test_run_folder_means_its_shrunk_model_if_there_is_one(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "run", ["pretrain", "finetune"], ["pretrain", "finetune", "shrunk"])
+    assert model_file(run) == run / "optimized" / "shrunk.keras"
+
+
+def test_file_means_itself(tmp_path: Path) -> None:
+    (tmp_path / "model.keras").touch()
+    assert model_file(tmp_path / "model.keras") == tmp_path / "model.keras"
+
+
+def test_what_is_no_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"missing: no such file or folder"):
+        model_file(tmp_path / "missing")
+    with pytest.raises(ModelError, match=r"no run folder"):
+        model_file(tmp_path)
+    with pytest.raises(ModelError, match=r"no stage of this run is finished"):
+        model_file(run_folder(tmp_path / "run", [], []))

@@ -1,0 +1,46 @@
+import time
+
+import pytest
+
+from lib.console import friendly_errors, progress_bar
+from lib.errors import DataError
+
+
+def test_toolkit_errors_become_a_message_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop, friendly_errors():
+        raise DataError("a.txt:3: broken")
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "error: a.txt:3: broken\n"
+
+
+def test_interruption_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop, friendly_errors("say it again"):
+        raise KeyboardInterrupt
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "say it again\n"
+
+
+def test_bugs_keep_their_traceback() -> None:
+    with pytest.raises(ZeroDivisionError), friendly_errors():
+        raise ZeroDivisionError
+
+
+def test_progress_ends_with_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    show = progress_bar("reading")
+    for done in (1, 2):
+        show(done, 2)
+    assert capsys.readouterr().err.strip().startswith("reading: 2/2 images")
+
+
+def test_progress_outside_a_terminal_is_a_line_a_minute(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, 10.0, 61.0, 62.0, 100.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    show = progress_bar("single")
+    for done in (10, 61, 62, 1000):
+        show(done, 1000)
+    assert capsys.readouterr().err.splitlines() == [
+        "single: 61/1000 images, 1.0/s, 16 min left ",
+        "single: 1000/1000 images, 10.0/s, 0 s left ",
+    ]
