@@ -61,11 +61,11 @@ def _row(config: Config, start: str | Path, epochs: int, learning_rate: float) -
     from lib.models import inference_model, load
     from lib.pruning import apply_masks, dead_channels, largest_difference, shrink
     from lib.pruning.cost import count_macs, count_parameters
-    from lib.training.trainer import Trainer
+    from lib.runs.wiring import data_settings, make_trainer
 
     began = time.perf_counter()
-    data = load_data(config)
-    trainer = Trainer(load(start), config)
+    data = load_data(data_settings(config))
+    trainer = make_trainer(load(start), config)
     train = trainer.dataset(data.train, augment=True)
     trainer.train_steps(train, 0, epochs * len(train), learning_rate)
     if trainer.sparsity:

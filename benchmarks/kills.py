@@ -29,13 +29,14 @@ import sys
 from lib.config import Config
 import lib.data.sources
 import lib.runs.job
+import lib.runs.wiring
 from tests.detectors import small_detector
 config = Config()
 config.MODEL.model_path, config.DATA.sample_path = sys.argv[1:3]
 for override in sys.argv[3:]:
     config.override(override)
 config.check()
-lib.runs.job.chosen_model = lambda config: small_detector()
+lib.runs.wiring.chosen_model = lambda config: small_detector()
 make = lib.data.sources.ensure_samples
 lib.data.sources.ensure_samples = lambda path, seed: make(path, seed, 16, 6)
 lib.runs.job.run(config)
@@ -92,7 +93,7 @@ def kill(process: "subprocess.Popen[bytes]", folder: Path, delay_s: float, in_wr
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     left = [path.name for path in folder.rglob(".*.part*")]
-    stages = len(read_json(folder / "state.json")["stages"]) if (folder / "state.json").is_file() else 0
+    stages = len(read_json(folder / "state.json")["finished"]) if (folder / "state.json").is_file() else 0
     return f"after {delay_s:.1f} s, {stages} stages done, half written: {', '.join(left) or 'nothing'}"
 
 

@@ -27,19 +27,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = load_config(options.config, options.overrides)
         from lib.data.sources import load_data
         from lib.models import load
-        from lib.search.record import best_of
+        from lib.runs.wiring import data_settings, make_trainer, search_settings
         from lib.search.run import Search
-        from lib.training.trainer import Trainer
+        from lib.search.trial_table import best_of
 
-        records = load_data(config).train
-        trainer = Trainer(load(config.MODEL.pretrained_model), config)
+        records = load_data(data_settings(config)).train
+        trainer = make_trainer(load(config.MODEL.pretrained_model), config)
         folder, (target,) = Path(config.MODEL.model_path), config.SEARCH.targets()
-        search = Search(config, trainer, records, folder)
+        search = Search(search_settings(config), trainer, records, folder)
         found = search.run()[target]
         searched = search.oracle.finished()
 
         config.SEARCH.n_init_points, config.SEARCH.n_opt_iterations = len(searched), 0
-        other = Search(config, trainer, records, folder / "random", seed=config.TRAIN.seed + 1)
+        other = Search(search_settings(config), trainer, records, folder / "random", seed=config.TRAIN.seed + 1)
         other.run()
         random = [item for item in other.oracle.finished() if item.proposal.phase == "random"]
         uniform = next(item for item in searched if item.proposal.phase == "probe")

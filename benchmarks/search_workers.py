@@ -32,7 +32,7 @@ TRIALS = 24
 def take_part(folder: Path, seconds: float) -> None:
     """What each of the processes does: search a toy, as the chief or as a worker, as the environment says."""
     from lib.search.oracle import Proposal
-    from lib.search.record import Figures, Record
+    from lib.search.trial_table import Figures, TrialTable
     from lib.search.tuner import Measurement, SearchTuner
     from tests.search.toys import toy_measure, toy_oracle, toy_space
 
@@ -42,7 +42,7 @@ def take_part(folder: Path, seconds: float) -> None:
         time.sleep(seconds)
         return toy_measure(proposal)
 
-    record = Record(folder / "search.csv", toy_space(), lambda _: Figures(0, 0))
+    record = TrialTable(folder / "search.csv", toy_space(), lambda _: Figures(0, 0))
     oracle = toy_oracle(random=TRIALS // 2, guided=TRIALS - TRIALS // 2 - 1, on_finished=record.update, lease_s=3.0)
     SearchTuner(oracle, measure, folder / "search").search()
 
@@ -74,7 +74,7 @@ def show(folder: Path, seconds: float) -> list[list[str]]:
     finally:
         for process in processes.values():
             process.kill()
-    from lib.search.record import read_table
+    from lib.search.trial_table import read_table
 
     finished = [int(row["trial"]) for row in read_table(folder / "search.csv")[1]]
     if finished != list(range(TRIALS)):

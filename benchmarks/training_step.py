@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from lib.data.batches import TargetSpec
         from lib.geometry.anchors import AnchorSpec
         from lib.models import build
-        from lib.training.trainer import Trainer
+        from lib.runs.wiring import make_trainer
 
         rng = np.random.default_rng(0)
         size = options.size
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             targets.append(spec.targets(np.concatenate([corner, corner + side], axis=1).astype(np.float32)))
         boxes, scores = (np.stack(part) for part in zip(*targets, strict=True))
 
-        trainer = Trainer(build("eresfd"), Config())
+        trainer = make_trainer(build("eresfd"), Config())
         step = trainer.training_model
         calls: dict[str, Callable[[], Any]] = {
             "forward pass": lambda: trainer.model.predict_on_batch(images),

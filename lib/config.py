@@ -12,7 +12,7 @@ from pydantic import Field
 from lib.errors import ConfigError
 from lib.settings import AnySettings, Section, Settings, load_settings
 
-Stage = Literal["pretrain", "soft_prune", "finetune", "evaluate"]
+Stage = Literal["pretrain", "search", "soft_prune", "shrink", "finetune", "evaluate"]
 NetStructure = Literal["eresfd", "vgg_16", "resnet_v1_50", "resnet_v1_101", "MobilenetV2"]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -28,7 +28,13 @@ Rgb = tuple[float, float, float]
 class Train(Section):
     """What runs, and how the first training goes."""
 
-    stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = ("pretrain", "soft_prune", "finetune", "evaluate")
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = (
+        "pretrain",
+        "soft_prune",
+        "shrink",
+        "finetune",
+        "evaluate",
+    )
     seed: Count = 0
     epoch: Positive = 30
     batch_size: Positive = 16
@@ -215,10 +221,7 @@ class Config(Settings):
         ):
             if list(steps) != sorted(set(steps)):
                 raise ConfigError(f"{name} must increase, got {list(steps)}")
-        if len(set(train.stages)) != len(train.stages) or list(train.stages) != sorted(train.stages, key=STAGES.index):
-            raise ConfigError(
-                f"TRAIN.stages must be some of {', '.join(STAGES)}, in this order, got {', '.join(train.stages)}"
-            )
+        self._check_stages()
         if bool(data.train_txt_path) != bool(data.val_txt_path):
             raise ConfigError(
                 "DATA.train_txt_path and DATA.val_txt_path go together; leave both empty for the built-in sample set"
@@ -229,10 +232,28 @@ class Config(Settings):
             raise ConfigError("ANCHOR.second_stage_thresh must lie below ANCHOR.POSITIVE_ANCHOR_THRESH")
         if self.ANCHOR.NEGATIVE_ANCHOR_THRESH > self.ANCHOR.POSITIVE_ANCHOR_THRESH:
             raise ConfigError("ANCHOR.NEGATIVE_ANCHOR_THRESH must not lie above ANCHOR.POSITIVE_ANCHOR_THRESH")
-        if self.SEARCH.enabled:
+        if self.SEARCH.enabled or "search" in train.stages:
             self._check_search()
-        if "pretrain" not in train.stages and not self.MODEL.pretrained_model:
-            raise ConfigError("without the stage 'pretrain', MODEL.pretrained_model must name the model to start from")
+
+    def _check_stages(self) -> None:
+        stages = self.TRAIN.stages
+        if not in_order(stages):
+            raise ConfigError(
+                f"TRAIN.stages must be some of {', '.join(STAGES)}, in this order and each once, got "
+                f"{', '.join(stages)}; only 'shrink' may also come right after 'finetune', which then trains the whole "
+                "model with the pruned channels held at zero"
+            )
+        early = "shrink" in stages and "finetune" in stages[stages.index("shrink") :]
+        if self.PRUNE.mode == "per_layer" and early:
+            raise ConfigError(
+                "PRUNE.mode = 'per_layer' masks channels that cannot be removed, and they have to be held while they "
+                "are fine-tuned; put 'shrink' after 'finetune' in TRAIN.stages, or leave it out"
+            )
+        if "pretrain" not in stages and not self.MODEL.pretrained_model:
+            raise ConfigError(
+                f"without the stage 'pretrain', MODEL.pretrained_model must name the model for {stages[0]!r} to start "
+                "from"
+            )
 
     def _check_search(self) -> None:
         search = self.SEARCH
@@ -248,6 +269,13 @@ class Config(Settings):
 
 
 STAGES: tuple[str, ...] = get_args(Stage)
+# What is pruned is taken out before fine-tuning, so that the small model is trained, or after it.
+_ORDERS = (STAGES, ("pretrain", "search", "soft_prune", "finetune", "shrink", "evaluate"))
+
+
+def in_order(stages: Sequence[str]) -> bool:
+    """Whether stages come in an order in which they can be run, each at most once."""
+    return any(list(stages) == [name for name in order if name in stages] for order in _ORDERS)
 
 
 class MacConfig(Settings):

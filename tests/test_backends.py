@@ -16,7 +16,7 @@ import numpy as np
 from lib.config import Config
 from lib.data.annotations import read_annotations
 from lib.pruning import plan
-from lib.training.trainer import Trainer
+from lib.runs.wiring import make_trainer
 from tests.detectors import small_detector
 
 config = Config()
@@ -24,7 +24,7 @@ config.DATA.hin = config.DATA.win = 64
 config.TRAIN.batch_size, config.TRAIN.process_num = 4, 1
 config.TRAIN.ema, config.TRAIN.optimizer, config.TRAIN.warmup_step = 0.9, "adam", 1
 records = read_annotations(*sys.argv[1:])[:8]
-trainer = Trainer(small_detector(), config)
+trainer = make_trainer(small_detector(), config)
 train = trainer.dataset(records, augment=True)
 before = trainer.validate(trainer.dataset(records, augment=False))
 trainer.train_steps(train, 0, 2, 1e-2)

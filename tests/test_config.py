@@ -75,6 +75,13 @@ def test_overrides_take_numbers_lists_mappings_and_text() -> None:
         (["TRAIN.lr_decay_every_step=100"], "one value more"),
         (["TRAIN.lr_value_every_step=1,1,1", "TRAIN.lr_decay_every_step=9,5"], "must increase"),
         (["TRAIN.stages=evaluate,pretrain"], "in this order"),
+        (["TRAIN.stages=pretrain,shrink,finetune,shrink"], "each once"),
+        (["TRAIN.stages=pretrain,shrink,soft_prune"], "'shrink' may also come right after 'finetune'"),
+        (["TRAIN.stages=pretrain,finetune,search"], "in this order"),
+        (["TRAIN.stages=search"], "must name the model for 'search' to start from"),
+        (["TRAIN.stages=evaluate"], "must name the model for 'evaluate' to start from"),
+        (["PRUNE.mode=per_layer"], "put 'shrink' after 'finetune'"),
+        (["TRAIN.stages=pretrain,search", "SEARCH.n_init_points=0", "SEARCH.n_opt_iterations=0"], "nothing would be"),
         (["DATA.train_txt_path=a.txt"], "go together"),
         (["TRAIN.stages=finetune"], "MODEL.pretrained_model"),
         (["ANCHOR.second_stage_thresh=0.4"], "below"),
@@ -85,6 +92,23 @@ def test_settings_that_do_not_go_together(tmp_path: Path, overrides: list[str], 
     file.write_text("from lib.config import Config\nconfig = Config()\n")
     with pytest.raises(ConfigError, match=message):
         load_config(file, overrides)
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        "pretrain,soft_prune,finetune,shrink,evaluate",
+        "pretrain,search,shrink",
+        "pretrain,finetune,shrink",
+    ],
+)
+def test_orders_of_stages(stages: str) -> None:
+    config = Config()
+    config.override(f"TRAIN.stages={stages}")
+    config.check()
+    if "shrink,finetune" not in stages:
+        config.PRUNE.mode = "per_layer"
+        config.check()
 
 
 def test_seed_style_lists_are_accepted() -> None:

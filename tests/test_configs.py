@@ -11,8 +11,7 @@ from lib.data.scenes import SampleSet
 from lib.data.sources import load_data
 from lib.models import inference_model, shots
 from lib.pruning import plan
-from lib.runs.chosen import chosen_model
-from lib.training.trainer import Trainer
+from lib.runs.wiring import chosen_model, data_settings, make_trainer
 from tests.shared import ROOT
 
 KINDS = ("boxes", "scores")
@@ -87,8 +86,8 @@ def test_the_small_dsfd_trains_two_steps(samples: SampleSet) -> None:
     overrides = ["DATA.hin=96", "DATA.win=96", "TRAIN.batch_size=4", "TRAIN.process_num=1", "TRAIN.val_set_size=4"]
     config = _on(samples, load_config(ROOT / "configs" / "dsfd_mobilenet_samples.py", overrides))
     keras.utils.set_random_seed(0)
-    trainer = Trainer(chosen_model(config), config)
-    data = load_data(config)
+    trainer = make_trainer(chosen_model(config), config)
+    data = load_data(data_settings(config))
     validation = trainer.dataset(data.val, augment=False)
     kernels = [x.kernel for x in trainer.model.layers if hasattr(x, "kernel") and "head" not in x.name]
     kernels += [trainer.model.get_layer(f"{shot}head0_{name}").kernel for shot in ("", "first_") for name in KINDS]

@@ -4,13 +4,13 @@ import logging
 import multiprocessing
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from lib.arrays import FloatArray, IntArray
-from lib.config import Config
 from lib.data.annotations import Record
 from lib.data.augment import Sample, keep_targets
 from lib.data.images import read_rgb
@@ -111,6 +111,7 @@ class FaceDataset(keras.utils.PyDataset):
         target_spec: TargetSpec,
         batch_size: int,
         recipe: Recipe | None = None,
+        *,
         seed: int = 0,
         epoch: int = 0,
         workers: int = 1,
@@ -217,38 +218,70 @@ class FaceDataset(keras.utils.PyDataset):
             )
 
 
+@dataclass(frozen=True)
+class BatchSettings:
+    """How a detector's images become batches; `FaceDataset` and `TargetSpec` say more of most.
+
+    Attributes:
+        height_px, width_px: of the input.
+        batch_size: images a batch.
+        seed: of shuffling and augmentation.
+        recipe, crop_min, anchor_sampling: the augmentation, see `Recipe`.
+        sizes_px: of multi-scale training; empty: off.
+        cover_px, ignore_invalid: which faces are painted over.
+        positive_iou, second_stage_iou: of the matching.
+        compensation: of DSFD's matching; None: EResFD's matching.
+        workers, prefetch: threads that prepare batches, and batches prepared ahead.
+
+    """
+
+    height_px: int
+    width_px: int
+    batch_size: int = 16
+    seed: int = 0
+    recipe: Literal["eresfd", "dsfd"] = "eresfd"
+    crop_min: float = 0.3
+    anchor_sampling: float = 0.5
+    sizes_px: tuple[int, ...] = ()
+    cover_px: float = 0.0
+    ignore_invalid: bool = True
+    positive_iou: float = 0.35
+    second_stage_iou: float = 0.1
+    compensation: Compensation | None = None
+    workers: int = 1
+    prefetch: int = 8
+
+
 def face_dataset(
-    config: Config,
+    settings: BatchSettings,
     records: Sequence[Record],
     anchors: AnchorSpec,
+    *,
     augment: bool,
     epoch: int = 0,
     shots: tuple[str, ...] = ("",),
 ) -> FaceDataset:
-    """The batches that a config asks for: augmented ones for training, whole images in order for validation."""
-    train, data, anchor = config.TRAIN, config.DATA, config.ANCHOR
-    compensation = Compensation(anchor.NEGATIVE_ANCHOR_THRESH, anchor.AVG_MATCHES, anchor.super_match)
+    """The batches of a detector with these anchors: augmented ones for training, whole images in order otherwise."""
+    size = (settings.height_px, settings.width_px)
     spec = TargetSpec(
         anchors,
-        data.hin,
-        data.win,
-        anchor.POSITIVE_ANCHOR_THRESH,
-        anchor.second_stage_thresh,
-        compensation if anchors.code == "corners" else None,
-        shots,
+        *size,
+        positive_iou=settings.positive_iou,
+        second_stage_iou=settings.second_stage_iou,
+        compensation=settings.compensation,
+        shots=shots,
     )
-    recipe = Recipe(data.hin, data.win, data.crop_min, data.anchor_sampling, anchors.sizes, data.recipe)
-    sizes = range(data.scales[0], data.scales[1] + 1, SCALE_STEP_PX) if data.mutiscale and augment else ()
+    recipe = Recipe(*size, settings.crop_min, settings.anchor_sampling, anchors.sizes, settings.recipe)
     return FaceDataset(
         records,
         spec,
-        train.batch_size,
+        settings.batch_size,
         recipe if augment else None,
-        train.seed,
-        epoch,
-        train.process_num,
-        train.prefetch_size,
-        sizes,
-        data.cover_small_face,
-        data.ignore_invalid,
+        seed=settings.seed,
+        epoch=epoch,
+        workers=settings.workers,
+        prefetch=settings.prefetch,
+        sizes_px=settings.sizes_px if augment else (),
+        cover_px=settings.cover_px,
+        ignore_invalid=settings.ignore_invalid,
     )

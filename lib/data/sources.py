@@ -1,11 +1,10 @@
-"""The images of a run: the annotations that a config names, or the built-in sample set."""
+"""The images of a run: the annotations that are named, or the built-in sample set."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from lib.config import Config
 from lib.data.annotations import Record, read_annotations
 from lib.data.scenes import ensure_samples
 from lib.errors import DataError
@@ -26,28 +25,52 @@ class FaceData:
     description: str
 
 
-def load_data(config: Config) -> FaceData:
-    """Reads the annotations that the config names, or makes the built-in sample set.
+@dataclass(frozen=True)
+class DataSettings:
+    """Where images and boxes come from.
+
+    Attributes:
+        root: folder that the other paths are relative to.
+        train_annotations, val_annotations: text files; both empty: the built-in sample set.
+        train_images, val_images: folders that the annotations' paths are relative to.
+        samples: where the built-in sample set is made.
+        seed: of the sample set, and of the subsets.
+        train_size, val_size: so many images, drawn by the seed; 0: all.
+
+    """
+
+    root: str | Path = ""
+    train_annotations: str | Path = ""
+    train_images: str | Path = ""
+    val_annotations: str | Path = ""
+    val_images: str | Path = ""
+    samples: str | Path = "data/samples"
+    seed: int = 0
+    train_size: int = 0
+    val_size: int = 0
+
+
+def load_data(settings: DataSettings) -> FaceData:
+    """Reads the annotations that the settings name, or makes the built-in sample set.
 
     Raises:
         DataError: annotations or images are unfit, or the validation images have no face to find.
 
     """
-    data, train = config.DATA, config.TRAIN
-    if data.train_txt_path:
-        root = Path(data.root_path)
+    if settings.train_annotations:
+        root = Path(settings.root)
         sources = [
-            (root / data.train_txt_path, root / data.train_image_dir),
-            (root / data.val_txt_path, root / data.val_image_dir),
+            (root / settings.train_annotations, root / settings.train_images),
+            (root / settings.val_annotations, root / settings.val_images),
         ]
-        description = f"{data.train_txt_path} and {data.val_txt_path}"
+        description = f"{settings.train_annotations} and {settings.val_annotations}"
     else:
-        samples = ensure_samples(data.sample_path, train.seed)
+        samples = ensure_samples(settings.samples, settings.seed)
         sources = [(samples.train_annotations, samples.train_images), (samples.val_annotations, samples.val_images)]
         description = "built-in generated scenes (drawings, not photographs)"
     train_records, val_records = (
-        subset(read_annotations(annotation, images), size, train.seed)
-        for (annotation, images), size in zip(sources, (train.train_set_size, train.val_set_size), strict=True)
+        subset(read_annotations(annotation, images), size, settings.seed)
+        for (annotation, images), size in zip(sources, (settings.train_size, settings.val_size), strict=True)
     )
     if not any(len(record.boxes_xyxy_px) for record in val_records):
         raise DataError(

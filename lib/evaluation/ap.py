@@ -3,11 +3,13 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lib.arrays import FloatArray
 from lib.data.annotations import Record
 from lib.data.images import read_rgb
 from lib.detection import FaceDetector
+from lib.detection.detector import MIN_SIDE_PX
 from lib.errors import DataError
 from lib.evaluation.curve import area_under_envelope
 from lib.geometry.boxes import iou_matrix
@@ -81,16 +83,26 @@ def evaluate(
         progress: called with (images done, images in all).
 
     Returns:
-        AP, and how many images could not be read or are under 16 px; their faces count as missed.
+        AP, and how many images could not be read or are under 16 px; their faces count as missed. What the detector
+        raises on any other image is not caught: a broken detector has no AP.
 
     """
-    detections, unreadable = [], 0
+    detections, unusable = [], 0
     for done, record in enumerate(records, start=1):
-        try:
-            detections.append(detector(read_rgb(record.image), score_threshold))
-        except (DataError, ValueError):
-            unreadable += 1
+        image = _usable_image(record)
+        if image is None:
+            unusable += 1
             detections.append(np.zeros((0, 5), np.float32))
+        else:
+            detections.append(detector(image, score_threshold))
         if progress is not None:
             progress(done, len(records))
-    return average_precision(detections, [record.boxes_xyxy_px for record in records]), unreadable
+    return average_precision(detections, [record.boxes_xyxy_px for record in records]), unusable
+
+
+def _usable_image(record: Record) -> NDArray[np.uint8] | None:
+    try:
+        image = read_rgb(record.image)
+    except DataError:
+        return None
+    return image if min(image.shape[:2]) >= MIN_SIDE_PX else None

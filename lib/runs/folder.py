@@ -5,7 +5,7 @@ import logging
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,36 +14,48 @@ from typing import Any
 from lib.config import Config
 from lib.errors import ModelError, TrainingError
 from lib.files import read_json, write_json
+from lib.runs.state import RunState
+from lib.training.position import Position
 
 logger = logging.getLogger(__name__)
 
 _PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy", "opencv-python-headless")
-# Settings that may change between two runs in one folder: how fast a run goes, where it lies, and which stages to run
-# (finished ones are not run again, so a later call can add to them).
-_IMMATERIAL = (
-    "TRAIN.process_num",
-    "TRAIN.prefetch_size",
-    "TRAIN.checkpoint_every_step",
-    "TRAIN.keep_checkpoints",
-    "TRAIN.log_interval",
-    "TRAIN.ap_every_epoch",
-    "TRAIN.ap_images",
-    "TRAIN.stages",
-    "MODEL.model_path",
-)
 
 
 class RunFolder:
     """One run's folder.
 
-    Files: `config.json` (settings, versions, commit), `state.json` (finished stages, progress), `epoch_N.keras`
-    (checkpoints with optimiser; `epoch_N_batch_M.keras` in the middle of an epoch), `optimized/STAGE.keras` (each
-    stage's outcome), `masks.json`, `history.csv`, `tensorboard/`, `results.json`.
+    Files: `config.json` (settings, versions, commit), `state.json` (`RunState`), `epoch_N.keras` (checkpoints with
+    optimiser; `epoch_N_batch_M.keras` in the middle of an epoch), `optimized/STAGE.keras` (each stage's outcome; also
+    `.pb` where its size was measured), `masks.json`, `rates_*.json`, `history.csv`, `tensorboard/`, `results.json`.
+
+    Attributes:
+        path: the folder.
+        state: how far the run has come.
+
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.state: dict[str, Any] = {"stages": [], "progress": None, "history": []}
+        self.state = RunState()
+
+    @property
+    def position(self) -> Position | None:
+        """Where the present stage stands."""
+        return self.state.position
+
+    @position.setter
+    def position(self, position: Position | None) -> None:
+        self.state.position = position
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """A row an epoch."""
+        return self.state.history
+
+    @history.setter
+    def history(self, rows: list[dict[str, Any]]) -> None:
+        self.state.history = rows
 
     def open(self, config: Config, fresh: bool = False) -> None:
         """Starts the run, or goes on with the one that is there.
@@ -52,7 +64,8 @@ class RunFolder:
             fresh: an earlier run in the folder is moved aside, to `NAME.1`, `NAME.2`, ...
 
         Raises:
-            TrainingError: the folder holds a run with other settings (the differences are shown), or something else.
+            TrainingError: the folder holds a run with other settings (the differences are shown), one of another
+                version, or something else.
 
         """
         if fresh and self.path.exists():
@@ -65,7 +78,7 @@ class RunFolder:
         if settings.is_file():
             self._require_same(read_json(settings)["config"], config)
             if (self.path / "state.json").is_file():
-                self.state = read_json(self.path / "state.json")
+                self.state = _read_state(self.path)
             self._remove_leftovers()
             return
         self._remove_leftovers()
@@ -74,7 +87,7 @@ class RunFolder:
         write_json(settings, {"config": config.model_dump(mode="json"), **_environment()})
 
     def save_state(self) -> None:
-        write_json(self.path / "state.json", self.state)
+        write_json(self.path / "state.json", self.state.to_dict())
 
     def checkpoint(self, epoch: int, batch: int = 0) -> Path:
         """The checkpoint after `epoch` epochs, all stages counted, and `batch` batches more."""
@@ -82,8 +95,7 @@ class RunFolder:
 
     def last_checkpoint(self) -> Path | None:
         """The checkpoint that the present stage would go on from; None where it has none yet."""
-        progress = self.state["progress"]
-        return self.checkpoint(progress["epoch"], progress.get("batch", 0)) if progress else None
+        return self.checkpoint(self.position.epoch, self.position.batch) if self.position else None
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -107,15 +119,20 @@ class RunFolder:
         for file in [*self.path.glob(".*.part.*"), *self.path.glob("optimized/.*.part.*")]:
             file.unlink(missing_ok=True)
 
-    def outcome(self, stage: str) -> Path:
-        """The model that a stage ended with."""
-        return self.path / "optimized" / f"{stage}.keras"
+    def outcome(self, stage: str, suffix: str = ".keras") -> Path:
+        """The model that a stage left, by the name in its row; ".pb": its frozen graph."""
+        return self.path / "optimized" / f"{stage}{suffix}"
+
+    def latest(self) -> Path | None:
+        """The model that the last finished stage left; None before the first."""
+        return self.outcome(self.state.rows[-1].stage) if self.state.rows else None
 
     def _require_same(self, before: dict[str, Any], config: Config) -> None:
         # A run made before a setting existed ran as its default says.
         defaults = type(config)().model_dump(mode="json")
         complete = {section: {**values, **before.get(section, {})} for section, values in defaults.items()}
-        old, new = _lines(complete), _lines(config.model_dump(mode="json"))
+        free = may_change(config)
+        old, new = _lines(complete, free), _lines(config.model_dump(mode="json"), free)
         if old != new:
             changes = [line for line in difflib.ndiff(old, new) if line[0] in "-+"]
             raise TrainingError(
@@ -126,10 +143,11 @@ class RunFolder:
 
 
 def model_file(path: str | Path) -> Path:
-    """The model that a path means: a file itself; of a run folder the shrunk model, else the last stage's outcome.
+    """The model that a path means: a file itself; of a run folder what its last finished stage left.
 
     Raises:
         ModelError: there is nothing, or the folder holds no finished stage.
+        TrainingError: the folder was written by another version.
 
     """
     given = Path(path)
@@ -140,16 +158,47 @@ def model_file(path: str | Path) -> Path:
     if not (given / "state.json").is_file():
         raise ModelError(f"{given}: no run folder of pruned_train.py (no state.json); name a .keras file instead")
     folder = RunFolder(given)
-    finished = [row["stage"] for row in read_json(given / "state.json")["stages"]]
-    for stage in ["shrunk", "finetune", *reversed(finished)]:
-        if folder.outcome(stage).is_file():
-            return folder.outcome(stage)
+    folder.state = _read_state(given)
+    if latest := folder.latest():
+        return latest
     raise ModelError(f"{given}: no stage of this run is finished; name one of its epoch_N.keras files instead")
 
 
-def _lines(config: dict[str, Any]) -> list[str]:
+def may_change(config: Config) -> set[str]:
+    """The settings that may change between two calls for one folder: they change no weight and no recorded figure.
+
+    They say how fast a run goes, where it and its data lie, what is shown, and which stages to run (finished ones are
+    not run again, so a later call can add to them). AP and milliseconds of other TEST settings are measured anew; only
+    a search by AP depends on them for its rates.
+    """
+    free = {
+        "TRAIN.process_num",
+        "TRAIN.prefetch_size",
+        "TRAIN.checkpoint_every_step",
+        "TRAIN.keep_checkpoints",
+        "TRAIN.log_interval",
+        "TRAIN.ap_every_epoch",
+        "TRAIN.ap_images",
+        "TRAIN.stages",
+        "TRAIN.vis",
+        "MODEL.model_path",
+        "DATA.root_path",
+        "DATA.sample_path",
+        "TEST.latency_rounds",
+    }
+    if config.SEARCH.objective != "ap":
+        free |= {"TEST.score_thres", "TEST.iou_thres", "TEST.max_detect"}
+    return free
+
+
+def _read_state(path: Path) -> RunState:
+    file = path / "state.json"
+    return RunState.from_dict(read_json(file), file)
+
+
+def _lines(config: dict[str, Any], left_out: Collection[str]) -> list[str]:
     flat = {f"{section}.{key}": value for section, values in config.items() for key, value in values.items()}
-    return [f"{name} = {value!r}" for name, value in sorted(flat.items()) if name not in _IMMATERIAL]
+    return [f"{name} = {value!r}" for name, value in sorted(flat.items()) if name not in left_out]
 
 
 def _environment() -> dict[str, Any]:
@@ -164,7 +213,7 @@ def _environment() -> dict[str, Any]:
 
 def _commit() -> str | None:
     """The project's commit, with "+changes" if the tree differs from it; None outside a repository."""
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parent.parent.parent
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"],  # noqa: S607

@@ -10,8 +10,8 @@ from lib.errors import ConfigError
 from lib.pruning import ChannelSet, CostModel, channel_sets
 from lib.pruning.cost import count_parameters
 from lib.pruning.graph.sets import Mode
-from lib.search.record import Figures
 from lib.search.space import Kept
+from lib.search.trial_table import Figures
 
 Quantity = Literal["macs", "parameters", "latency", "zeroed"]
 Milliseconds = Callable[[Mapping[str, int]], float]
@@ -42,6 +42,7 @@ class Budget:
         quantity: Quantity,
         model: keras.Model,
         mode: Mode = "removable",
+        *,
         height_px: int = 480,
         width_px: int = 640,
         milliseconds: Milliseconds | None = None,

@@ -83,6 +83,7 @@ class SearchOracle(keras_tuner.Oracle):
         targets: Sequence[float],
         n_init_points: int,
         n_opt_iterations: int,
+        *,
         probing_offset: float = 0.0,
         n_long: int = 0,
         seed: int = 0,

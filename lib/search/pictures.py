@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from lib.arrays import FloatArray
 from lib.files import replacing
-from lib.search.record import read_table
+from lib.search.trial_table import read_table
 
 _DPI = 110
 Rows = Sequence[dict[str, float]]

@@ -1,31 +1,30 @@
 """The stage: from a trained detector and a budget to the rates of the best plan."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
 
-from lib.config import Config
 from lib.data.annotations import Record
-from lib.detection import FaceDetector
-from lib.errors import ConfigError, DataError, TrainingError
-from lib.evaluation.ap import evaluate
+from lib.errors import DataError, TrainingError
 from lib.evaluation.latency import litert_latencies
 from lib.models import inference_model
 from lib.pruning import channel_sets, plan_kept, shrink
+from lib.pruning.choice import Choice
 from lib.pruning.criteria import l1
-from lib.search.budget import Budget
+from lib.search.budget import Budget, Quantity
 from lib.search.groups import group_sets, patterns_of
-from lib.search.latency import LatencyTable
+from lib.search.latency_table import LatencyTable
 from lib.search.oracle import Finished, SearchOracle
 from lib.search.pictures import draw_search
-from lib.search.record import Record as SearchRecord
-from lib.search.record import best_of, read_rates, write_rates
 from lib.search.space import Space
+from lib.search.trial_table import TrialTable, best_of, read_rates, write_rates
 from lib.search.trials import Schooling, Trials
-from lib.search.tuner import SearchTuner, role_from_environment
+from lib.search.tuner import SearchTuner
 from lib.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -33,19 +32,58 @@ logger = logging.getLogger(__name__)
 AveragePrecision = Callable[[keras.Model, Sequence[Record]], float]
 
 
-def check_search(config: Config, model: keras.Model) -> None:
-    """Raises ConfigError where an enabled search's groups or targets do not fit; milliseconds are not measured."""
-    if not config.SEARCH.enabled:
-        return
-    if config.SEARCH.budget == "latency":
-        sets = channel_sets(inference_model(model), config.PRUNE.mode)
-        group_sets(sets, patterns_of(config.SEARCH.groups, config.PRUNE.mode))
+@dataclass(frozen=True)
+class SearchSettings:
+    """What is searched for, and how.
+
+    Attributes:
+        quantity: what the budget limits, see `Budget`.
+        targets: shares of it that are left; the first one's rates are those that are pruned at.
+        tolerance: how far a plan may be from its target.
+        height_px, width_px: input size at which multiply-accumulates and milliseconds are counted.
+        groups: a split of `lib.search.groups.SPLITS`, or patterns of set names by group.
+        branches, max_rate: see `Space`.
+        n_init_points, n_opt_iterations, probing_offset, n_long: see `SearchOracle`.
+        objective: "loss": minus the validation loss; "ap": average precision.
+        regularization_coefficient: weight of the penalty for missing a target.
+        holdout: share of the training images that judges the trials.
+        schooling: how a trial is trained.
+        choice: which channels of a plan's counts go.
+        seed: of the proposals, and of what is held out.
+
+    """
+
+    quantity: Quantity = "macs"
+    targets: tuple[float, ...] = (0.5,)
+    tolerance: float = 0.01
+    height_px: int = 480
+    width_px: int = 640
+    groups: str | Mapping[str, Sequence[str]] = "eresfd_6"
+    branches: tuple[str, ...] = ()
+    max_rate: float = 0.98
+    n_init_points: int = 20
+    n_opt_iterations: int = 80
+    probing_offset: float = 0.04
+    n_long: int = 0
+    objective: Literal["loss", "ap"] = "loss"
+    regularization_coefficient: float = 5.0
+    holdout: float = 0.2
+    schooling: Schooling = field(default_factory=lambda: Schooling(0, 0, 1e-3, 10))
+    choice: Choice = field(default_factory=Choice)
+    seed: int = 0
+
+
+def check_search(settings: SearchSettings, model: keras.Model) -> None:
+    """Raises ConfigError where a search's groups or targets do not fit a model; milliseconds are not measured."""
+    if settings.quantity == "latency":
+        mode = settings.choice.mode
+        group_sets(channel_sets(inference_model(model), mode), patterns_of(settings.groups, mode))
     else:
-        search_space(config, model, Path())
+        search_space(settings, model, Path())
 
 
-def search_space(config: Config, model: keras.Model, folder: Path) -> tuple[Budget, Space]:
-    """The plans that the config's budget allows for a model; their costs are known, nothing is trained.
+def search_space(settings: SearchSettings, model: keras.Model, folder: Path) -> tuple[Budget, Space]:
+    """The plans that the budget allows for a model; their costs are known, nothing is trained.
 
     A budget of milliseconds needs a table; it is measured once, and kept in the folder as `latency.json`.
 
@@ -53,25 +91,25 @@ def search_space(config: Config, model: keras.Model, folder: Path) -> tuple[Budg
         ConfigError: groups or targets are unfit; see `group_sets` and `Space.check`.
 
     """
-    search, mode = config.SEARCH, config.PRUNE.mode
+    size, choice = (settings.height_px, settings.width_px), settings.choice
     model = inference_model(model)  # what is paid for, and what is pruned, is what detects
-    by_time = search.budget == "latency" and mode == "removable"
-    table = LatencyTable(model, search.hin, search.win, folder / "latency.json") if by_time else None
-    budget = Budget(search.budget, model, mode, search.hin, search.win, table)
-    groups = group_sets(budget.sets, patterns_of(search.groups, mode))
-    weights = {item.name: _mean_weight(model, item.convolutions) for item in budget.sets} if search.branches else {}
+    by_time = settings.quantity == "latency" and choice.mode == "removable"
+    table = LatencyTable(model, *size, folder / "latency.json") if by_time else None
+    budget = Budget(settings.quantity, model, choice.mode, height_px=size[0], width_px=size[1], milliseconds=table)
+    groups = group_sets(budget.sets, patterns_of(settings.groups, choice.mode))
+    weights = {item.name: _mean_weight(model, item.convolutions) for item in budget.sets} if settings.branches else {}
     space = Space(
         budget.sets,
         groups,
         budget.share,
-        search.tolerance,
-        search.max_rate,
-        search.branches,
-        sorted(weights, key=lambda name: weights[name]),
-        config.PRUNE.channel_divisor,
-        config.PRUNE.min_channels,
+        settings.tolerance,
+        max_rate=settings.max_rate,
+        branches=settings.branches,
+        first_to_go=sorted(weights, key=lambda name: weights[name]),
+        divisor=choice.channel_divisor,
+        min_channels=choice.min_channels,
     )
-    for target in search.targets():
+    for target in settings.targets:
         space.check(target)
     return budget, space
 
@@ -80,12 +118,12 @@ class Search:
     """A search from a trainer's present weights, or the one that the folder holds, gone on with.
 
     Args:
-        config: checked settings.
+        settings: what is searched for.
         trainer: runs the trials.
-        train: the training images; a share of them, SEARCH.holdout, is held out to judge the trials by.
+        train: the training images; a share of them is held out to judge the trials by.
         folder: the run's; `search/`, `search.csv`, `search_*.png` and `rates_*.json` go there.
-        average_precision: measures a detector on images, for SEARCH.objective = "ap".
-        seed: of the proposals; None: the run's.
+        average_precision: measures a detector on images, for the objective "ap".
+        seed: of the proposals; None: that of the settings.
 
     Attributes:
         space: the plans.
@@ -99,36 +137,37 @@ class Search:
 
     def __init__(
         self,
-        config: Config,
+        settings: SearchSettings,
         trainer: Trainer,
         train: Sequence[Record],
         folder: str | Path,
+        *,
         average_precision: AveragePrecision | None = None,
         seed: int | None = None,
     ) -> None:
-        search = self.settings = config.SEARCH
-        self.folder = Path(folder)
-        budget, self.space = search_space(config, trainer.model, self.folder)
-        self.record = SearchRecord(self.folder / "search.csv", self.space, budget.figures)
+        self.settings, self.folder = settings, Path(folder)
+        budget, self.space = search_space(settings, trainer.model, self.folder)
+        self.table = TrialTable(self.folder / "search.csv", self.space, budget.figures)
         self.oracle = SearchOracle(
             self.space,
-            search.targets(),
-            search.n_init_points,
-            search.n_opt_iterations,
-            search.probing_offset,
-            search.n_long,
-            config.TRAIN.seed if seed is None else seed,
+            settings.targets,
+            settings.n_init_points,
+            settings.n_opt_iterations,
+            probing_offset=settings.probing_offset,
+            n_long=settings.n_long,
+            seed=settings.seed if seed is None else seed,
             on_finished=self._on_finished,
         )
-        to_train, to_judge = _split(train, search.holdout, config.TRAIN.seed)
-        by_ap = search.objective == "ap" and average_precision
+        to_train, to_judge = _split(train, settings.holdout, settings.seed)
+        measure = average_precision if settings.objective == "ap" else None
         self.trials = Trials(
             trainer,
             self.space,
             to_train,
             to_judge,
-            Schooling(search.steps, search.long_steps, search.lr, search.recalibration_batches),
-            (lambda model: by_ap(model, to_judge)) if by_ap else None,
+            schooling=settings.schooling,
+            choice=settings.choice,
+            average_precision=(lambda model: measure(model, to_judge)) if measure else None,
         )
 
     def run(self) -> dict[float, Finished]:
@@ -146,17 +185,17 @@ class Search:
         self.trials.restore()
         if tuner.role == "worker":
             return {}
-        draw_search(self.record.file, self.folder, self.oracle.expected())
+        draw_search(self.table.file, self.folder, self.oracle.expected())
         if self.trials.seconds:
             logger.info("of the trials' time %.1f %% went into setting them up", self.trials.overhead_percent)
         found = {}
-        for target in self.settings.targets():
+        for target in self.settings.targets:
             best = best_of(self.oracle.finished(), target)
             if best is None:
                 raise TrainingError(
                     f"no trial of the search at SEARCH.target = {target:g} succeeded; see the warnings above"
                 )
-            measured = self._measured_share(best) if self.settings.budget == "latency" else None
+            measured = self._measured_share(best) if self.settings.quantity == "latency" else None
             write_rates(rates_file(self.folder, target), self.space, best, measured)
             found[target] = best
         return found
@@ -165,7 +204,7 @@ class Search:
         """The found model's milliseconds against the whole one's, in one run of both: the check of the table."""
         model = inference_model(self.trials.trainer.model)
         small = shrink(model, plan_kept(model, self.space.by_name(best.proposal.kept)))
-        times = litert_latencies({"whole": model, "found": small}, self.settings.hin, self.settings.win)
+        times = litert_latencies({"whole": model, "found": small}, self.settings.height_px, self.settings.width_px)
         share = times["found"].best_ms / times["whole"].best_ms
         predicted = self.space.share(best.proposal.kept)
         logger.info(
@@ -174,10 +213,10 @@ class Search:
         return share
 
     def _on_finished(self, finished: list[Finished]) -> None:
-        self.record.update(finished)
+        self.table.update(finished)
         latest, best = finished[-1], best_of(finished, finished[-1].proposal.target)
         assert best is not None
-        self.record.announce(latest, best, len(self.oracle.schedule))
+        self.table.announce(latest, best, len(self.oracle.schedule))
 
 
 def rates_file(folder: str | Path, target: float) -> Path:
@@ -205,35 +244,16 @@ def _mean_weight(model: keras.Model, names: Sequence[str]) -> float:
     return float(np.mean([l1(kernel).sum() / kernel.size for kernel in kernels]))
 
 
-def found_rates(config: Config, trainer: Trainer, train: Sequence[Record], folder: Path) -> dict[str, float]:
+def found_rates(
+    settings: SearchSettings,
+    trainer: Trainer,
+    train: Sequence[Record],
+    folder: Path,
+    average_precision: AveragePrecision | None = None,
+) -> dict[str, float]:
     """The rates for the first of the budget's targets; searched for from the trainer's weights, unless on file."""
-    file = rates_file(folder, config.SEARCH.targets()[0])
+    file = rates_file(folder, settings.targets[0])
     if not file.is_file():
         logger.info("searching for rates")
-        Search(config, trainer, train, folder, measure_with(config)).run()
+        Search(settings, trainer, train, folder, average_precision=average_precision).run()
     return read_rates(file)
-
-
-def work_for_chief(config: Config, model: keras.Model, train: Sequence[Record], folder: Path) -> bool:
-    """Runs an enabled search's trials for a chief elsewhere if the environment says so; False if it does not.
-
-    Raises:
-        ConfigError: the processes of a search on many machines have no common weights to start from.
-
-    """
-    role = role_from_environment() if config.SEARCH.enabled else "alone"
-    if role != "alone" and not config.MODEL.pretrained_model:
-        raise ConfigError("a search on many machines starts from MODEL.pretrained_model, the same in every process")
-    if role == "worker":
-        Search(config, Trainer(model, config), train, folder, measure_with(config)).run()
-    return role == "worker"
-
-
-def measure_with(config: Config) -> AveragePrecision:
-    """AP at the config's TEST settings."""
-
-    def measure(model: keras.Model, records: Sequence[Record]) -> float:
-        detector = FaceDetector(model, config.TEST.iou_thres, config.TEST.max_detect)
-        return evaluate(detector, records, config.TEST.score_thres)[0]
-
-    return measure

@@ -42,6 +42,7 @@ class Space:
         groups: Mapping[str, Sequence[str]],
         share: Callable[[Mapping[str, int]], float],
         tolerance: float,
+        *,
         max_rate: float = 0.98,
         branches: Sequence[str] = (),
         first_to_go: Sequence[str] = (),

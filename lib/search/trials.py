@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, cast
 
@@ -12,10 +12,11 @@ from keras import ops
 from lib.data.annotations import Record
 from lib.data.batches import FaceDataset
 from lib.errors import TrainingError
-from lib.pruning import Masks, plan, plan_kept
+from lib.pruning import Masks
+from lib.pruning.choice import Choice
 from lib.search.oracle import Proposal
-from lib.search.record import rates_of
 from lib.search.space import Space
+from lib.search.trial_table import rates_of
 from lib.search.tuner import Measurement
 from lib.training.trainer import Trainer
 
@@ -50,6 +51,7 @@ class Trials:
         space: of the search.
         train, val: images to train on and to validate on.
         schooling: how.
+        choice: which channels of a plan's counts go.
         average_precision: measures the trained model where AP is the objective; None: validation loss is.
 
     Attributes:
@@ -64,10 +66,12 @@ class Trials:
         space: Space,
         train: Sequence[Record],
         val: Sequence[Record],
+        *,
         schooling: Schooling,
+        choice: Choice,
         average_precision: Callable[[keras.Model], float] | None = None,
     ) -> None:
-        self.trainer, self.space, self.schooling = trainer, space, schooling
+        self.trainer, self.space, self.schooling, self.choice = trainer, space, schooling, choice
         self.average_precision = average_precision
         self.own_seconds = self.seconds = 0.0
         self._train = Remembered(trainer.dataset(train, augment=True))
@@ -88,15 +92,15 @@ class Trials:
         steps = schooling.long_steps if proposal.phase == "long" else schooling.steps or len(self._train)
         batches = cast(FaceDataset, self._train)
         trainer.train_steps(batches, 0, steps, schooling.learning_rate)
-        # At a rate of 0 a step moves nothing but the batch statistics.
-        trainer.train_steps(batches, 0, schooling.recalibration_batches, 0.0)
+        batches.epoch = 0
+        trainer.recalibrate(batches, schooling.recalibration_batches)
         losses = trainer.validate(self._val)
-        ap = self.average_precision(trainer.model) if self.average_precision else None
+        measured = self.average_precision(trainer.model) if self.average_precision else None
         self.own_seconds += busy - start
         self.seconds += perf_counter() - start
         if losses["loss"] != losses["loss"]:
             raise TrainingError(f"the validation loss is not a number after {steps} steps")
-        return Measurement(losses["loss"], ap)
+        return Measurement(losses["loss"], measured)
 
     @property
     def overhead_percent(self) -> float:
@@ -113,10 +117,11 @@ class Trials:
             variable.assign(value)
 
     def _masks(self, proposal: Proposal) -> Masks:
-        model, prune = self.trainer.model, self.trainer.config.PRUNE
-        if prune.mode == "removable":
-            return plan_kept(model, self.space.by_name(proposal.kept), prune.criterion)
-        return plan(model, rates_of(self.space, proposal.kept), prune.criterion, prune.mode)
+        if self.choice.mode == "removable":
+            return self.choice.kept(self.trainer.model, self.space.by_name(proposal.kept))
+        # Divisor and least number are met by the plan's counts already.
+        exact = replace(self.choice, channel_divisor=1, min_channels=1)
+        return exact(self.trainer.model, rates_of(self.space, proposal.kept))
 
 
 class Remembered(keras.utils.PyDataset):

@@ -28,12 +28,12 @@ class Measurement:
 
     Attributes:
         val_loss: on the validation images.
-        ap: average precision on them, where that is the objective.
+        average_precision: on them, where that is the objective.
 
     """
 
     val_loss: float
-    ap: float | None = None
+    average_precision: float | None = None
 
 
 Measure = Callable[[Proposal], Measurement]
@@ -83,7 +83,7 @@ class SearchTuner(keras_tuner.Tuner):
         found = self.measure(proposal)
         miss = self.regularization_coefficient * penalty(1 - self.space.share(proposal.kept), 1 - proposal.target)
         result = {
-            "objective": (-found.val_loss if found.ap is None else found.ap) - miss,
+            "objective": (-found.val_loss if found.average_precision is None else found.average_precision) - miss,
             "val_loss": found.val_loss,
             "seconds": perf_counter() - start,
         }

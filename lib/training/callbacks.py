@@ -5,6 +5,9 @@ import io
 import logging
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import keras
@@ -12,10 +15,11 @@ from numpy.typing import NDArray
 
 from lib.errors import TrainingError
 from lib.files import write_text
+from lib.pruning import Masks
 from lib.pruning.activity import ActivityProbe
 from lib.pruning.cost import layer_costs
-from lib.runs.folder import RunFolder
-from lib.training.optimizer import Rates
+from lib.training.optimizer import LearningRates
+from lib.training.position import Best, Position
 
 logger = logging.getLogger(__name__)
 Logs = dict[str, Any] | None
@@ -28,6 +32,26 @@ class Trained(Protocol):
 
     def save_checkpoint(self, path: Any) -> None: ...
     def validate(self, dataset: keras.utils.PyDataset) -> dict[str, float]: ...
+
+
+class Keeper(Protocol):
+    """What the callbacks need of the place where a run is kept, `lib.runs.folder.RunFolder`.
+
+    Attributes:
+        path: the folder.
+        position: where the present stage stands; None at its start.
+        history: a row an epoch.
+
+    """
+
+    path: Path
+    position: Position | None
+    history: list[dict[str, Any]]
+
+    def checkpoint(self, epoch: int, batch: int = 0) -> Path: ...
+    def last_checkpoint(self) -> Path | None: ...
+    def save_state(self) -> None: ...
+    def writing(self) -> AbstractContextManager[None]: ...
 
 
 class BatchCallback(keras.callbacks.Callback):
@@ -57,7 +81,7 @@ class LearningRate(BatchCallback):
 
     """
 
-    def __init__(self, rates: Rates, first_epoch: int, steps_per_epoch: int, accumulate: int = 1) -> None:
+    def __init__(self, rates: LearningRates, first_epoch: int, steps_per_epoch: int, accumulate: int = 1) -> None:
         super().__init__()
         self.rates, self.first_epoch, self.steps_per_epoch = rates, first_epoch, steps_per_epoch
         self.accumulate = accumulate
@@ -92,15 +116,20 @@ class StopOnNonFinite(BatchCallback):
     before a checkpoint is written: put this before `Checkpoint`.
 
     Args:
-        folder: the run.
+        last_checkpoint: tells where the present stage would go on from.
         images_of: (epoch, batch) -> the paths of the batch's images.
         every: steps between two checkpoints in an epoch; 0: none.
 
     """
 
-    def __init__(self, folder: RunFolder, images_of: Callable[[int, int], Sequence[str]], every: int = 0) -> None:
+    def __init__(
+        self,
+        last_checkpoint: Callable[[], Path | None],
+        images_of: Callable[[int, int], Sequence[str]],
+        every: int = 0,
+    ) -> None:
         super().__init__()
-        self.folder, self.images_of, self.every = folder, images_of, every
+        self.last_checkpoint, self.images_of, self.every = last_checkpoint, images_of, every
         self._unread: tuple[int, Any] | None = None
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
@@ -126,7 +155,7 @@ class StopOnNonFinite(BatchCallback):
             raise TrainingError(
                 f"{bad[0]} is not finite in epoch {self.epoch + 1}, batch {batch} "
                 f"({', '.join(f'{name} {value:g}' for name, value in terms.items())}); images: {images}; "
-                f"last good checkpoint: {self.folder.last_checkpoint() or 'none of this stage'}; "
+                f"last good checkpoint: {self.last_checkpoint() or 'none of this stage'}; "
                 "a lower learning rate, TRAIN.clip_norm or TRAIN.warmup_step usually helps"
             )
 
@@ -178,11 +207,11 @@ class ActivityLog(keras.callbacks.Callback):
         )
 
 
-class AveragePrecision(keras.callbacks.Callback):
-    """Every `every` epochs of the stage, a figure of the present detector, added to the epoch's logs as `val_ap`.
+class PrecisionLog(keras.callbacks.Callback):
+    """Every `every` epochs of the stage, the present detector's average precision, in the epoch's logs as `val_ap`.
 
     Args:
-        measure: makes the figure.
+        measure: measures it.
         every: epochs between two.
         first_epoch: the stage's first epoch.
 
@@ -204,10 +233,10 @@ class Checkpoint(BatchCallback):
     killed anywhere goes on from the state before.
 
     Args:
-        folder: the run.
+        keeper: the run's folder.
         stage: the stage's name.
         trained: what is saved.
-        more_state: what else a restart needs, a JSON-able dict.
+        masks: the latest masks of soft pruning; None where there are none.
         every: steps between two checkpoints in an epoch; 0: none.
         keep: so many of the latest epochs' checkpoints are kept, and the stage's best; 0: all.
 
@@ -215,58 +244,58 @@ class Checkpoint(BatchCallback):
 
     def __init__(
         self,
-        folder: RunFolder,
+        keeper: Keeper,
         stage: str,
         trained: Trained,
-        more_state: Callable[[], dict[str, Any]],
+        *,
+        masks: Callable[[], Masks | None] = lambda: None,
         every: int = 0,
         keep: int = 0,
     ) -> None:
         super().__init__()
-        self.folder, self.stage, self.trained, self.more_state = folder, stage, trained, more_state
+        self.keeper, self.stage, self.trained, self.masks = keeper, stage, trained, masks
         self.every, self.keep = every, keep
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         super().on_epoch_begin(epoch)
         if self.first_batch:  # Keras has just set the means to zero
-            self.trained.running_metrics = self.folder.state["progress"]["metrics"]
+            assert self.keeper.position is not None
+            assert self.keeper.position.metrics is not None
+            self.trained.running_metrics = self.keeper.position.metrics
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         done = self.first_batch + batch + 1
         # Not after the last batch: a restart there would leave out what belongs to the epoch's end.
         if self.every and done % self.every == 0 and batch + 1 < self.params["steps"]:
-            progress = self.folder.state["progress"]
-            best = progress["best"] if progress else None
-            self._save(self.epoch, done, best, {"metrics": self.trained.running_metrics})
+            self._save(Position(self.stage, self.epoch, done, self._best(), metrics=self.trained.running_metrics))
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        state, done = self.folder.state, epoch + 1
+        keeper, done, best = self.keeper, epoch + 1, self._best()
         values = {name: float(value) for name, value in (logs or {}).items()}
-        best = state["progress"] and state["progress"]["best"]
-        if not best or values["val_loss"] < best["val_loss"]:
-            best = {"epoch": done, "val_loss": values["val_loss"]}
+        if not best or values["val_loss"] < best.val_loss:
+            best = Best(done, values["val_loss"])
         row = {"epoch": done, "stage": self.stage, "learning_rate": float(self.model.optimizer.learning_rate), **values}
-        state["history"] = [*(entry for entry in state["history"] if entry["epoch"] < done), row]
-        self._save(done, 0, best)
-        with self.folder.writing():
-            write_text(self.folder.path / "history.csv", csv_text(state["history"]))
+        keeper.history = [*(entry for entry in keeper.history if entry["epoch"] < done), row]
+        self._save(Position(self.stage, done, 0, best))
+        with keeper.writing():
+            write_text(keeper.path / "history.csv", csv_text(keeper.history))
         logger.info("epoch %d (%s): %s", done, self.stage, ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
 
-    def _save(self, epoch: int, batch: int, best: Any, more: dict[str, Any] | None = None) -> None:
-        state = self.folder.state
-        before = state["progress"]
-        with self.folder.writing():
-            self.trained.save_checkpoint(self.folder.checkpoint(epoch, batch))
-            state["progress"] = {
-                "stage": self.stage, "epoch": epoch, "batch": batch, "best": best, **self.more_state(), **(more or {}),
-            }  # fmt: skip
-            self.folder.save_state()
-        if before and before.get("batch"):
-            self.folder.checkpoint(before["epoch"], before["batch"]).unlink(missing_ok=True)
-        if self.keep and not batch:
-            for old in range(1, epoch - self.keep + 1):
-                if not best or old != best["epoch"]:
-                    self.folder.checkpoint(old).unlink(missing_ok=True)
+    def _best(self) -> Best | None:
+        return self.keeper.position.best if self.keeper.position else None
+
+    def _save(self, position: Position) -> None:
+        before, best = self.keeper.position, position.best
+        with self.keeper.writing():
+            self.trained.save_checkpoint(self.keeper.checkpoint(position.epoch, position.batch))
+            self.keeper.position = replace(position, masks=self.masks())
+            self.keeper.save_state()
+        if before and before.batch:
+            self.keeper.checkpoint(before.epoch, before.batch).unlink(missing_ok=True)
+        if self.keep and not position.batch:
+            for old in range(1, position.epoch - self.keep + 1):
+                if not best or old != best.epoch:
+                    self.keeper.checkpoint(old).unlink(missing_ok=True)
 
 
 def csv_text(rows: Sequence[dict[str, Any]]) -> str:

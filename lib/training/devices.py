@@ -4,6 +4,7 @@ TensorFlow is imported where it is needed, so that training on one device runs o
 """
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any
 
 import keras
@@ -12,7 +13,7 @@ from lib.errors import ConfigError
 
 
 def scope(count: int) -> AbstractContextManager[Any]:
-    """The scope in which to make a model and an optimiser that train on `count` devices.
+    """The scope in which to make a model and an optimiser that train on `count` devices; each time the same one.
 
     Devices are GPUs, or TensorFlow's logical CPUs where there is no GPU. One device needs no scope.
 
@@ -27,12 +28,17 @@ def scope(count: int) -> AbstractContextManager[Any]:
             f"TRAIN.num_gpu={count} needs the TensorFlow backend, this is {keras.backend.backend()}; "
             "set TRAIN.num_gpu=1 or KERAS_BACKEND=tensorflow"
         )
+    return _strategy(count).scope()
+
+
+@cache  # what one strategy's scope made cannot be trained in another's
+def _strategy(count: int) -> Any:
     import tensorflow as tf
 
     found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if len(found) < count:
         raise ConfigError(f"TRAIN.num_gpu={count}, but there are {len(found)} devices: {[d.name for d in found]}")
-    return tf.distribute.MirroredStrategy([device.name for device in found[:count]]).scope()
+    return tf.distribute.MirroredStrategy([device.name for device in found[:count]])
 
 
 def replicas() -> int:

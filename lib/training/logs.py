@@ -3,21 +3,16 @@
 import logging
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 
+from lib.console import ProgressLine
 from lib.training.callbacks import BatchCallback, Logs
 
 logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LOOKS = 0.5  # reading a loss term waits for the device
-
-
-class Progress(Protocol):
-    """Shows how far something is, e.g. `lib.console.progress_bar`."""
-
-    def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
 
 class ProgressBar(BatchCallback):
@@ -30,7 +25,7 @@ class ProgressBar(BatchCallback):
 
     """
 
-    def __init__(self, show: Progress, last_epoch: int, batches: int, batch_size: int) -> None:
+    def __init__(self, show: ProgressLine, last_epoch: int, batches: int, batch_size: int) -> None:
         super().__init__()
         self.show, self.last_epoch, self.batches, self.batch_size = show, last_epoch, batches, batch_size
         self._start: int | None = None  # batches done before this process began

@@ -4,14 +4,34 @@ Each term is summed over anchors and divided by the number of positive anchors i
 there are none; the terms add up to the loss. On several devices the batch is the whole one, of all of them.
 """
 
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import keras
 from keras import ops
 
+from lib.errors import ModelError
 from lib.training.devices import sum_over_replicas
 
 _PACKAGE = "face_pruning"
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """Which losses a detector is trained with.
+
+    Attributes:
+        scores: "softmax" with hard negatives (`ScoreLoss`), or "focal" over all anchors (`FocalLoss`).
+        negatives_per_positive, negatives_over: of `ScoreLoss`.
+        box_sigma: of `BoxLoss`.
+
+    """
+
+    scores: Literal["softmax", "focal"] = "softmax"
+    negatives_per_positive: float = 3.0
+    negatives_over: Literal["image", "batch"] = "image"
+    box_sigma: float = 1.0
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
@@ -107,6 +127,28 @@ class FocalLoss(keras.losses.Loss):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "alpha": self.alpha, "gamma": self.gamma}
+
+
+def losses_of(outputs: Iterable[str], settings: LossSettings) -> dict[str, keras.losses.Loss]:
+    """A loss for each of a model's outputs, by the kind that the output's name ends with: "boxes" or "scores".
+
+    Raises:
+        ModelError: an output is of neither kind.
+
+    """
+    score_loss = (
+        FocalLoss()
+        if settings.scores == "focal"
+        else ScoreLoss(settings.negatives_per_positive, settings.negatives_over)
+    )
+    kinds: dict[str, keras.losses.Loss] = {"boxes": BoxLoss(settings.box_sigma), "scores": score_loss}
+    found = {}
+    for name in outputs:
+        kind = next((kind for kind in kinds if name.endswith(kind)), None)
+        if kind is None:
+            raise ModelError(f"no loss is known for the output {name!r}; names must end with {' or '.join(kinds)}")
+        found[name] = kinds[kind]
+    return found
 
 
 def _normaliser(positive: Any) -> Any:

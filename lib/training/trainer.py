@@ -3,26 +3,51 @@
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
 from lib.arrays import FloatArray
-from lib.config import Config
 from lib.data.annotations import Record
-from lib.data.batches import FaceDataset, face_dataset
+from lib.data.batches import BatchSettings, FaceDataset, face_dataset
 from lib.errors import ModelError
 from lib.models import save, training_anchors
 from lib.models.dsfd import named_ratios
 from lib.pruning import GroupSparsity, HeldMasks
+from lib.pruning.graph.sets import Mode
 from lib.training.callbacks import DatasetEpoch
-from lib.training.losses import BoxLoss, FocalLoss, ScoreLoss
-from lib.training.optimizer import coupled_decay, make_optimizer
+from lib.training.losses import LossSettings, losses_of
+from lib.training.optimizer import OptimizerSettings, coupled_decay, make_optimizer
 from lib.training.step import DECAY_TERM, TrainingModel
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """What a trainer is made with, beside the detector.
+
+    Attributes:
+        batches: how images become batches.
+        optimizer: how weights move.
+        losses: what they are pulled by.
+        precision: the type in which the layers before the heads compute, see `TrainingModel`.
+        mode: of the masks that can be held, see `lib.pruning.channel_sets`.
+        sparsity: weight of the group-sparsity loss; 0: none.
+        sparsity_ratios: share of each endpoint's channels that it pulls at: one, a list, or by name.
+
+    """
+
+    batches: BatchSettings
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    losses: LossSettings = field(default_factory=LossSettings)
+    precision: Literal["off", "bfloat16", "float16"] = "off"
+    mode: Mode = "removable"
+    sparsity: float = 0.0
+    sparsity_ratios: Any = 0.3
 
 
 class Trainer:
@@ -30,11 +55,11 @@ class Trainer:
 
     (On JAX every call of `fit` and `train_steps` compiles anew.)
 
-    With TRAIN.ema the optimiser keeps averaged weights; they are what is validated, saved and measured.
+    With `OptimizerSettings.ema` the optimiser keeps averaged weights; they are what is validated, saved and measured.
 
     Args:
         model: the detector; it is trained in place.
-        config: checked settings.
+        settings: how.
 
     Attributes:
         model: the detector.
@@ -44,18 +69,20 @@ class Trainer:
 
     """
 
-    def __init__(self, model: keras.Model, config: Config) -> None:
-        self.model, self.config = model, config
-        alpha, ratio = config.TRAIN.pruned_alpha, named_ratios(model, config.TRAIN.pruned_ratio)
-        self.sparsity = GroupSparsity(model, alpha, ratio) if alpha else None
-        optimizer = make_optimizer(config.TRAIN)
+    def __init__(self, model: keras.Model, settings: TrainerSettings) -> None:
+        self.model, self.settings = model, settings
+        self.sparsity: GroupSparsity | None = None
+        if settings.sparsity:
+            self.sparsity = GroupSparsity(model, settings.sparsity, named_ratios(model, settings.sparsity_ratios))
+        optimizer = make_optimizer(settings.optimizer)
         optimizer.build(model.trainable_variables)  # inside the traced step it would cost a second trace
-        self.held = HeldMasks(model, config.PRUNE.mode, getattr(optimizer, "inner_optimizer", optimizer))
+        self.held = HeldMasks(model, settings.mode, getattr(optimizer, "inner_optimizer", optimizer))
         model.compile(optimizer)  # so that checkpoints hold the optimiser
-        self.training_model = TrainingModel(model, coupled_decay(config.TRAIN), config.TRAIN.mixed_precision)
+        self.training_model = TrainingModel(model, coupled_decay(settings.optimizer), settings.precision)
         # XLA on TensorFlow's CPU path is slower here than the plain graph, and takes longer to compile.
         jit = False if keras.backend.backend() == "tensorflow" else "auto"
-        self.training_model.compile(optimizer, loss=losses_of(model, config), jit_compile=jit, auto_scale_loss=False)
+        losses = losses_of(model.output, settings.losses)
+        self.training_model.compile(optimizer, loss=losses, jit_compile=jit, auto_scale_loss=False)
         self.training_model.make_metrics()
 
     @property
@@ -137,7 +164,7 @@ class Trainer:
     def dataset(self, records: Sequence[Record], augment: bool, epoch: int = 0) -> FaceDataset:
         """Batches for this detector: augmented and shuffled for training, whole and in order for validation."""
         anchors, shots = training_anchors(self.model)
-        return face_dataset(self.config, records, anchors, augment, epoch, shots)
+        return face_dataset(self.settings.batches, records, anchors, augment=augment, epoch=epoch, shots=shots)
 
     def fit(
         self,
@@ -190,6 +217,15 @@ class Trainer:
             shuffle=False,
         )
 
+    def recalibrate(self, dataset: keras.utils.PyDataset, batches: int) -> None:
+        """Measures batch statistics anew, with the present weights, on so many batches; nothing else moves.
+
+        The old statistics weigh momentum^batches at the end: 1.5 % after 40 batches at a momentum of 0.9.
+        """
+        for batch in range(batches):
+            images, _ = dataset[batch % len(dataset)]
+            self.model(images, training=True)
+
     def validate(self, dataset: keras.utils.PyDataset) -> dict[str, float]:
         """The loss and its terms over a dataset, by name; weight decay is none of them."""
         with self.averaged():
@@ -202,24 +238,6 @@ class Trainer:
         with self.averaged():
             plain.set_weights(self.model.get_weights())
         save(plain, path)
-
-
-def losses_of(model: keras.Model, config: Config) -> dict[str, keras.losses.Loss]:
-    """A loss for each of the model's outputs, by the kind that the output's name ends with: "boxes" or "scores"."""
-    settings = config.MODEL
-    score_loss = (
-        FocalLoss()
-        if settings.score_loss == "focal"
-        else ScoreLoss(settings.max_negatives_per_positive, settings.negatives_over)
-    )
-    kinds = {"boxes": BoxLoss(settings.box_loss_sigma), "scores": score_loss}
-    found = {}
-    for name in model.output:
-        kind = next((kind for kind in kinds if name.endswith(kind)), None)
-        if kind is None:
-            raise ModelError(f"no loss is known for the output {name!r}; names must end with {' or '.join(kinds)}")
-        found[name] = kinds[kind]
-    return found
 
 
 class _WeightsSurvive(keras.callbacks.Callback):

@@ -1,6 +1,7 @@
 import logging
 import multiprocessing
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,9 @@ import keras
 import numpy as np
 import pytest
 
-from lib.config import Config
 from lib.data.annotations import Record, read_annotations
 from lib.data.augment import MEAN_RGB, Sample, keep_targets
-from lib.data.batches import FaceDataset, TargetSpec, face_dataset
+from lib.data.batches import BatchSettings, FaceDataset, TargetSpec, face_dataset
 from lib.data.images import read_rgb
 from lib.data.recipes import Recipe, validation_sample
 from lib.data.scenes import SampleSet
@@ -153,7 +153,7 @@ def test_an_epoch_shows_every_image_once(records: list[Record], monkeypatch: pyt
 
 def test_multi_scale_sizes_come_from_seed_epoch_and_index(records: list[Record]) -> None:
     def sizes(seed: int, epoch: int) -> list[int]:
-        dataset = FaceDataset(records, SPEC, 1, RECIPE, seed, epoch, sizes_px=(64, 96, 128))
+        dataset = FaceDataset(records, SPEC, 1, RECIPE, seed=seed, epoch=epoch, sizes_px=(64, 96, 128))
         return [dataset[index][0].shape[1] for index in range(len(dataset))]
 
     drawn = [sizes(0, epoch) for epoch in range(6)]
@@ -362,18 +362,27 @@ def test_a_batch_without_any_face_trains(records: list[Record], network: keras.M
     assert all(np.isfinite(weight).all() for weight in network.get_weights())
 
 
-def test_a_config_becomes_a_dataset(records: list[Record]) -> None:
-    config = Config()
-    config.TRAIN.batch_size, config.TRAIN.seed, config.TRAIN.process_num, config.TRAIN.prefetch_size = 4, 7, 3, 5
-    config.DATA.hin, config.DATA.win = 96, 128
-    config.DATA.recipe, config.DATA.crop_min, config.DATA.anchor_sampling = "dsfd", 0.4, 0.1
-    config.DATA.cover_small_face, config.DATA.ignore_invalid = 5.0, False
-    train = face_dataset(config, records, AnchorSpec(), augment=True, epoch=2)
+def test_settings_become_a_dataset(records: list[Record]) -> None:
+    settings = BatchSettings(
+        96, 128, batch_size=4, seed=7, recipe="dsfd", crop_min=0.4, anchor_sampling=0.1, cover_px=5.0,
+        ignore_invalid=False, workers=3, prefetch=5,
+    )  # fmt: skip
+    train = face_dataset(settings, records, AnchorSpec(), augment=True, epoch=2)
     assert train.recipe == Recipe(96, 128, 0.4, 0.1, AnchorSpec().sizes, "dsfd")
     assert (train.seed, train.epoch, train.batch_size, train.workers, train.max_queue_size) == (7, 2, 4, 3, 5)
     assert (train.cover_px, train.ignore_invalid, train.sizes_px) == (5, False, ())
-    config.DATA.mutiscale, config.DATA.scales = True, (64, 160)
-    assert face_dataset(config, records, AnchorSpec(), augment=True).sizes_px == (64, 96, 128, 160)
-    validation = face_dataset(config, records, AnchorSpec(), augment=False)
+    many = replace(settings, sizes_px=(64, 96, 128, 160))
+    assert face_dataset(many, records, AnchorSpec(), augment=True).sizes_px == (64, 96, 128, 160)
+    validation = face_dataset(many, records, AnchorSpec(), augment=False)
     assert validation.recipe is None
+    assert validation.sizes_px == ()
     assert validation[0][0].shape == (4, 96, 128, 3)
+
+
+@pytest.mark.parametrize("code", ["centre", "corners"])
+def test_the_matcher_is_a_value_of_its_own(records: list[Record], code: Any) -> None:
+    anchors = replace(AnchorSpec(), code=code)
+    two_stages = face_dataset(BatchSettings(96, 96), records, anchors, augment=False)
+    assert two_stages.target_spec.compensation is None
+    compensated = face_dataset(BatchSettings(96, 96, compensation=Compensation()), records, anchors, augment=False)
+    assert compensated.target_spec.compensation == Compensation()

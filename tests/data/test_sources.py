@@ -1,34 +1,34 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lib.config import Config
 from lib.data.scenes import SampleSet
-from lib.data.sources import load_data
+from lib.data.sources import DataSettings, load_data
 from lib.errors import DataError
 
 
 @pytest.fixture
-def config(samples: SampleSet) -> Config:
-    config = Config()
-    config.DATA.train_txt_path, config.DATA.train_image_dir = str(samples.train_annotations), str(samples.train_images)
-    config.DATA.val_txt_path, config.DATA.val_image_dir = str(samples.val_annotations), str(samples.val_images)
-    return config
+def settings(samples: SampleSet) -> DataSettings:
+    return DataSettings(
+        train_annotations=samples.train_annotations,
+        train_images=samples.train_images,
+        val_annotations=samples.val_annotations,
+        val_images=samples.val_images,
+    )
 
 
-def test_faces_to_find_are_required(config: Config, samples: SampleSet, tmp_path: Path) -> None:
+def test_faces_to_find_are_required(settings: DataSettings, samples: SampleSet, tmp_path: Path) -> None:
     faceless = tmp_path / "val.txt"
     name = next(samples.val_images.rglob("*.jpg")).relative_to(samples.val_images)
     faceless.write_text(f"{name}\n0\n")
-    config.DATA.val_txt_path = str(faceless)
     with pytest.raises(DataError, match="no face in the 1 validation images"):
-        load_data(config)
+        load_data(replace(settings, val_annotations=faceless))
 
 
-def test_subsets_are_drawn_by_the_seed(config: Config) -> None:
-    config.TRAIN.train_set_size = 5
-    names = [record.name for record in load_data(config).train]
+def test_subsets_are_drawn_by_the_seed(settings: DataSettings) -> None:
+    settings = replace(settings, train_size=5)
+    names = [record.name for record in load_data(settings).train]
     assert len(names) == 5
-    assert names == [record.name for record in load_data(config).train]
-    config.TRAIN.seed = 1
-    assert names != [record.name for record in load_data(config).train]
+    assert names == [record.name for record in load_data(settings).train]
+    assert names != [record.name for record in load_data(replace(settings, seed=1)).train]

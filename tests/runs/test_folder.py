@@ -6,6 +6,8 @@ from lib.config import Config
 from lib.errors import ModelError, TrainingError
 from lib.files import read_json, write_json
 from lib.runs.folder import RunFolder, model_file
+from lib.runs.state import Row
+from lib.training.position import Position
 
 
 def test_a_new_folder_holds_settings_versions_and_commit(tmp_path: Path) -> None:
@@ -19,7 +21,8 @@ def test_a_new_folder_holds_settings_versions_and_commit(tmp_path: Path) -> None
 def test_state_comes_back(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.open(Config())
-    folder.state["stages"].append({"stage": "pretrain"})
+    folder.state.finished.append("pretrain")
+    folder.position = Position("soft_prune", 3)
     folder.save_state()
     again = RunFolder(tmp_path / "run")
     again.open(Config())
@@ -39,14 +42,45 @@ def test_other_settings_are_refused_with_the_difference(tmp_path: Path) -> None:
     assert "batch_size" not in message
 
 
-def test_settings_that_change_no_result_may_change(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "override",
+    [
+        "TRAIN.process_num=5",
+        "TRAIN.stages=pretrain",
+        "TRAIN.checkpoint_every_step=7",
+        "TRAIN.log_interval=1",
+        "TRAIN.vis=True",
+        "DATA.root_path=moved",
+        "DATA.sample_path=moved",
+        "TEST.latency_rounds=1",
+        "TEST.score_thres=0.1",
+        "TEST.iou_thres=0.4",
+        "TEST.max_detect=10",
+    ],
+)
+def test_settings_that_change_no_weight_and_no_recorded_figure_may_change(tmp_path: Path, override: str) -> None:
     RunFolder(tmp_path / "run").open(Config())
     config = Config()
-    config.TRAIN.process_num = 5
-    config.TRAIN.stages = ("pretrain",)
-    config.TRAIN.checkpoint_every_step = 7
-    config.TRAIN.log_interval = 1
+    config.override(override)
     RunFolder(tmp_path / "run").open(config)
+
+
+def test_a_search_by_ap_depends_on_how_it_is_measured(tmp_path: Path) -> None:
+    config = Config()
+    config.SEARCH.objective = "ap"
+    RunFolder(tmp_path / "run").open(config)
+    config.TEST.score_thres = 0.1
+    with pytest.raises(TrainingError, match=r"- TEST\.score_thres = 0\.05"):
+        RunFolder(tmp_path / "run").open(config)
+
+
+def test_a_run_of_another_version_is_refused(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run").open(Config())
+    write_json(tmp_path / "run" / "state.json", {"stages": [], "progress": None, "history": []})
+    with pytest.raises(TrainingError, match=r"state\.json: written by another version"):
+        RunFolder(tmp_path / "run").open(Config())
+    with pytest.raises(TrainingError, match=r"optimized/STAGE\.keras"):
+        model_file(tmp_path / "run")
 
 
 def test_a_run_made_before_a_setting_existed_had_its_default(tmp_path: Path) -> None:
@@ -78,15 +112,15 @@ def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
 def test_the_checkpoint_to_go_on_from(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     assert folder.last_checkpoint() is None
-    folder.state["progress"] = {"epoch": 3}  # as written before there were checkpoints within an epoch
+    folder.position = Position("pretrain", 3)
     assert folder.last_checkpoint() == tmp_path / "epoch_3.keras"
-    folder.state["progress"] = {"epoch": 3, "batch": 20}
+    folder.position = Position("pretrain", 3, 20)
     assert folder.last_checkpoint() == tmp_path / "epoch_3_batch_20.keras"
 
 
 def test_a_failure_to_write_says_what_is_left(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    folder.state["progress"] = {"epoch": 3, "batch": 0}
+    folder.position = Position("pretrain", 3)
     with pytest.raises(TrainingError, match=r"No space.*epoch_3\.keras.*Make room"), folder.writing():
         raise OSError(28, "No space left on device")
 
@@ -103,32 +137,26 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         RunFolder(tmp_path).open(Config())
 
 
-def run_folder(path: Path, finished: list[str], files: list[str]) -> Path:
-    write_json(path / "state.json", {"stages": [{"stage": stage} for stage in finished]})
-    for stage in files:
-        outcome = RunFolder(path).outcome(stage)
-        outcome.parent.mkdir(exist_ok=True)
-        outcome.touch()
+def run_folder(path: Path, left: list[str]) -> Path:
+    folder = RunFolder(path)
+    folder.state.rows = [Row(stage, 0.0, 1, 1) for stage in left]
+    folder.save_state()
     return path
 
 
 @pytest.mark.parametrize(
-    ("finished", "expected"),
+    ("left", "expected"),
     [
         (["pretrain"], "pretrain"),
         (["pretrain", "soft_prune"], "soft_prune"),
         (["pretrain", "finetune"], "finetune"),
-        (["imported", "soft_prune", "finetune"], "finetune"),
+        (["pretrain", "finetune", "shrunk"], "shrunk"),
+        (["imported", "soft_prune", "shrunk", "finetune"], "finetune"),
     ],
 )
-def test_run_folder_means_its_last_model(tmp_path: Path, finished: list[str], expected: str) -> None:
-    run = run_folder(tmp_path / "run", finished, finished)
+def test_run_folder_means_its_last_model(tmp_path: Path, left: list[str], expected: str) -> None:
+    run = run_folder(tmp_path / "run", left)
     assert model_file(run) == run / "optimized" / f"{expected}.keras"
-
-
-def test_run_folder_means_its_shrunk_model_if_there_is_one(tmp_path: Path) -> None:
-    run = run_folder(tmp_path / "run", ["pretrain", "finetune"], ["pretrain", "finetune", "shrunk"])
-    assert model_file(run) == run / "optimized" / "shrunk.keras"
 
 
 def test_file_means_itself(tmp_path: Path) -> None:
@@ -142,4 +170,4 @@ def test_what_is_no_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no run folder"):
         model_file(tmp_path)
     with pytest.raises(ModelError, match=r"no stage of this run is finished"):
-        model_file(run_folder(tmp_path / "run", [], []))
+        model_file(run_folder(tmp_path / "run", []))

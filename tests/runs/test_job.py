@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 import lib.training.callbacks
-from lib.config import Config
+import lib.training.trainer
+from lib.config import Config, Stage
 from lib.data.scenes import SampleSet
 from lib.errors import ConfigError, DataError, ModelError, TrainingError
 from lib.models import build, load, save
 from lib.pruning import Masks, channel_sets
 from lib.pruning.cost import count_macs, count_parameters
+from lib.runs.folder import model_file
 from lib.runs.job import run
 from lib.search.tuner import as_environment
 
@@ -48,7 +50,12 @@ def _masked(model: keras.Model, masks: Masks) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def test_all_stages(config: Config, caplog: pytest.LogCaptureFixture) -> None:
+OLD_ORDER: tuple[Stage, ...] = ("pretrain", "soft_prune", "finetune", "shrink", "evaluate")
+NEW_ORDER: tuple[Stage, ...] = ("pretrain", "soft_prune", "shrink", "finetune", "evaluate")
+
+
+def test_all_stages_with_masks_held_through_fine_tuning(config: Config, caplog: pytest.LogCaptureFixture) -> None:
+    config.TRAIN.stages = OLD_ORDER
     with caplog.at_level(logging.INFO):
         results = run(config, verbose=0)
     folder = Path(config.MODEL.model_path)
@@ -88,15 +95,41 @@ def test_all_stages(config: Config, caplog: pytest.LogCaptureFixture) -> None:
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*.keras")} == modified
 
 
+def test_what_is_pruned_is_taken_out_before_fine_tuning(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[tuple[int, int]] = []
+    original = lib.training.trainer.Trainer.fit
+
+    def fit(self: Any, *arguments: Any, **options: Any) -> None:
+        original(self, *arguments, **options)
+        trained.append((count_parameters(self.model), self.traces))
+
+    monkeypatch.setattr("lib.training.trainer.Trainer.fit", fit)
+    results = run(config)
+    assert config.TRAIN.stages == NEW_ORDER
+    before, soft, shrunk, fine = results["stages"]
+    assert [row["stage"] for row in results["stages"]] == ["pretrain", "soft_prune", "shrunk", "finetune"]
+    assert results["removal"]["of"] == "soft_prune"
+    assert shrunk["parameters"] == fine["parameters"] < 0.8 * soft["parameters"]
+    assert shrunk["macs"] == fine["macs"] < soft["macs"] == before["macs"]
+    assert shrunk["ap"] == pytest.approx(soft["ap"], abs=1e-3)
+    # One compiled step for the whole model, another for the small one.
+    assert trained == [(before["parameters"], 1), (before["parameters"], 1), (fine["parameters"], 1)]
+    folder = Path(config.MODEL.model_path)
+    assert model_file(folder) == folder / "optimized" / "finetune.keras"
+    lines = (folder / "history.csv").read_text().splitlines()
+    assert [line.split(",")[1] for line in lines[1:]] == [*["pretrain"] * 2, *["soft_prune"] * 2, *["finetune"] * 2]
+
+
 class _Killed(BaseException):
     """Stands for the end of the process."""
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("order", [OLD_ORDER, NEW_ORDER], ids=["finetune_shrink", "shrink_finetune"])
 def test_a_run_killed_in_every_stage_ends_as_if_it_had_not_been(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: tuple[Stage, ...]
 ) -> None:
-    config.TRAIN.stages = ("pretrain", "soft_prune", "finetune")
+    config.TRAIN.stages = order
     whole = run(config, verbose=0)
     original = lib.training.callbacks.Checkpoint.on_epoch_end
     first = Path(config.MODEL.model_path)
@@ -113,7 +146,7 @@ def test_a_run_killed_in_every_stage_ends_as_if_it_had_not_been(
             with pytest.raises(_Killed):
                 run(config, verbose=0)
     assert run(config, verbose=0) == whole
-    for stage in config.TRAIN.stages:
+    for stage in ("pretrain", "soft_prune", "shrunk", "finetune"):
         ours, theirs = (load(folder / "optimized" / f"{stage}.keras") for folder in (first, tmp_path / "killed"))
         for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
@@ -204,8 +237,9 @@ def test_searched_rates_are_pruned(config: Config) -> None:
     config.SEARCH.target, config.SEARCH.tolerance = 0.6, 0.03
     config.SEARCH.n_init_points, config.SEARCH.n_opt_iterations = 2, 0
     config.SEARCH.steps, config.SEARCH.recalibration_batches = 1, 0
-    run(config, verbose=0)
+    (found,) = run(config, verbose=0)["search"]
     folder = Path(config.MODEL.model_path)
+    assert found["rate"] == json.loads((folder / "rates_0.6.json").read_text())["rate"]
     masks = Masks.from_dict(json.loads((folder / "masks.json").read_text()))
     rates = json.loads((folder / "rates_0.6.json").read_text())["rate"]
     for item in channel_sets(load(folder / "optimized" / "finetune.keras")):

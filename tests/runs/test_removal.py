@@ -2,14 +2,11 @@ import keras
 import numpy as np
 import pytest
 
-from lib.detection.formats.pb import DetectionSettings
 from lib.errors import ModelError
-from lib.pruning import Masks, apply_masks, plan, shrink
+from lib.pruning import Masks, apply_masks, plan
 from lib.pruning.cost import count_parameters
-from lib.runs.removal import frozen_bytes, measured, remove
+from lib.runs.removal import remove
 from tests.detectors import random_detector
-
-SETTINGS = DetectionSettings(score_threshold=0.3)
 
 
 def _images(rng: np.random.Generator) -> list[np.ndarray]:
@@ -26,13 +23,13 @@ def masked() -> tuple[keras.Model, Masks]:
 
 def test_the_smaller_model_is_the_masked_one(masked: tuple[keras.Model, Masks], rng: np.random.Generator) -> None:
     model, masks = masked
-    removal = remove(model, masks, _images(rng))
-    assert removal.difference <= 1e-4
-    assert removal.same_detections
-    assert removal.images == 2
-    assert removal.detections > 0
-    assert removal.removed == removal.masked
-    assert count_parameters(removal.model) < 0.6 * count_parameters(model)
+    small, proof = remove(model, masks, _images(rng))
+    assert proof.difference <= 1e-4
+    assert proof.same_detections
+    assert proof.images == 2
+    assert proof.detections > 0
+    assert proof.removed == proof.masked
+    assert count_parameters(small) < 0.6 * count_parameters(model)
 
 
 def test_a_model_that_is_not_masked_all_the_way_is_refused(
@@ -50,15 +47,6 @@ def test_of_masks_by_layer_goes_what_can(rng: np.random.Generator) -> None:
     model = random_detector(0.03125)
     masks = plan(model, 0.4, mode="per_layer")
     apply_masks(model, masks)
-    removal = remove(model, masks, _images(rng))
-    assert 0 < removal.removed < removal.masked == sum(map(len, masks.channels.values()))
-    assert count_parameters(removal.model) < count_parameters(model)
-
-
-@pytest.mark.slow
-def test_file_sizes_and_times(masked: tuple[keras.Model, Masks]) -> None:
-    model, masks = masked
-    small = shrink(model, masks)
-    figures = measured({"masked": model, "shrunk": small}, 64, 64, SETTINGS, rounds=5)
-    assert figures["shrunk"]["pb_bytes"] == frozen_bytes(small, SETTINGS) < figures["masked"]["pb_bytes"]
-    assert all(figure["latency_ms"] > 0 for figure in figures.values())
+    small, proof = remove(model, masks, _images(rng))
+    assert 0 < proof.removed < proof.masked == sum(map(len, masks.channels.values()))
+    assert count_parameters(small) < count_parameters(model)

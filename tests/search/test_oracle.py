@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lib.search.oracle import Finished, Proposal, SearchOracle
-from lib.search.record import Figures, Record, read_table
+from lib.search.trial_table import Figures, TrialTable, read_table
 from lib.search.tuner import Measurement, SearchTuner
 from tests.search.toys import outcome, toy_loss, toy_measure, toy_oracle, toy_space
 
@@ -120,7 +120,7 @@ def test_kills_lose_nothing_and_repeat_nothing(tmp_path: Path, finished: list[Fi
             time.sleep(0.02)
             return toy_measure(proposal)
 
-        record = Record(table, toy_space(), lambda _: Figures(0, 0, 1.0))
+        record = TrialTable(table, toy_space(), lambda _: Figures(0, 0, 1.0))
         SearchTuner(toy_oracle(on_finished=record.update), measure, tmp_path / "search").search()
 
     def started() -> list[str]:

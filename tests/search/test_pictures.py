@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from lib.search.pictures import draw_search, pareto_front
-from lib.search.record import Figures, Record
+from lib.search.trial_table import Figures, TrialTable
 from lib.search.tuner import SearchTuner
 from tests.search.toys import toy_measure, toy_oracle, toy_space
 
 
 def _drawn(folder: Path, targets: tuple[float, ...]) -> list[Path]:
-    record = Record(folder / "search.csv", toy_space(), lambda _: Figures(1, 2))
+    record = TrialTable(folder / "search.csv", toy_space(), lambda _: Figures(1, 2))
     oracle = toy_oracle(targets, 6, 5, on_finished=record.update)
     SearchTuner(oracle, toy_measure, folder / "search").search()
     return draw_search(folder / "search.csv", folder, oracle.expected())
@@ -31,7 +31,7 @@ def test_pictures_of_a_search(tmp_path: Path, targets: tuple[float, ...], names:
 
 
 def test_nothing_to_draw(tmp_path: Path) -> None:
-    Record(tmp_path / "search.csv", toy_space(), lambda _: Figures(1, 2)).update([])
+    TrialTable(tmp_path / "search.csv", toy_space(), lambda _: Figures(1, 2)).update([])
     assert draw_search(tmp_path / "search.csv", tmp_path) == []
 
 

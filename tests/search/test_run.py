@@ -11,9 +11,9 @@ from lib.data.scenes import SampleSet
 from lib.errors import ConfigError, DataError
 from lib.models import build
 from lib.pruning import plan
-from lib.search.record import read_rates, read_table
+from lib.runs.wiring import make_trainer, search_settings
 from lib.search.run import Search, _split, check_search, rates_file, search_space
-from lib.training.trainer import Trainer
+from lib.search.trial_table import read_rates, read_table
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +38,10 @@ def test_a_search_from_end_to_end(
     records: list[Record], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = _config()
-    trainer = Trainer(build("eresfd", width_mult=8 / 256), config)
+    trainer = make_trainer(build("eresfd", width_mult=8 / 256), config)
     before = trainer.model.get_weights()
     with caplog.at_level(logging.INFO):
-        found = Search(config, trainer, records, tmp_path).run()
+        found = Search(search_settings(config), trainer, records, tmp_path).run()
     assert "trial 6 of 6 (guided)" in caplog.text
     for a, b in zip(before, trainer.model.get_weights(), strict=True):
         assert np.array_equal(a, b)
@@ -49,7 +49,7 @@ def test_a_search_from_end_to_end(
     names, rows = read_table(tmp_path / "search.csv")
     assert names == ["conv1-3", "conv4", "stage1-3", "stage4-5", "fpn", "context"]
     assert len(rows) == 6
-    _, space = search_space(config, trainer.model, tmp_path)
+    _, space = search_space(search_settings(config), trainer.model, tmp_path)
     for target, best in found.items():
         own = [row for row in rows if abs(row["budget_ratio"] - target) <= 0.02]
         assert len(own) == 3
@@ -60,7 +60,7 @@ def test_a_search_from_end_to_end(
             size - len(masks.channels[name]) for name, size in zip(space.set_names, space.sizes, strict=True)
         ] == list(best.proposal.kept)
 
-    again = Search(config, trainer, records, tmp_path)
+    again = Search(search_settings(config), trainer, records, tmp_path)
     monkeypatch.setattr(type(again.trials), "__call__", lambda *_: pytest.fail("a finished search runs again"))
     assert again.run() == found
 
@@ -78,17 +78,17 @@ def test_unfit_settings_are_found_before_any_training(tiny_model: keras.Model) -
     config = _config()
     config.SEARCH.target = 0.001
     with pytest.raises(ConfigError, match=r"SEARCH.target = 0.001 cannot be reached"):
-        check_search(config, tiny_model)
+        check_search(search_settings(config), tiny_model)
     config.SEARCH.target = 0.5
     config.SEARCH.groups = {"stem": ["conv*"]}
     with pytest.raises(ConfigError, match="in no group: stage1"):
-        check_search(config, tiny_model)
+        check_search(search_settings(config), tiny_model)
     config.PRUNE.mode, config.SEARCH.groups = "per_layer", "eresfd_4"
     with pytest.raises(ConfigError, match="masks by layer cannot be removed"):
-        check_search(config, tiny_model)
+        check_search(search_settings(config), tiny_model)
     config.SEARCH.budget = "zeroed"
     config.SEARCH.tolerance = 0.03
-    check_search(config, tiny_model)
+    check_search(search_settings(config), tiny_model)
     config.PRUNE.mode, config.SEARCH.budget, config.SEARCH.groups = "removable", "latency", {"stem": ["conv*"]}
     with pytest.raises(ConfigError, match="in no group: stage1"):
-        check_search(config, tiny_model)
+        check_search(search_settings(config), tiny_model)

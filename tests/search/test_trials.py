@@ -8,12 +8,15 @@ from lib.config import Config
 from lib.data.annotations import Record, read_annotations
 from lib.data.scenes import SampleSet
 from lib.models import build
-from lib.pruning import plan
+from lib.pruning import plan, plan_kept
+from lib.pruning.choice import Choice
+from lib.pruning.graph.sets import Mode, channel_sets
+from lib.runs.wiring import make_trainer
 from lib.search.budget import Budget
 from lib.search.groups import group_sets, patterns_of
 from lib.search.oracle import Phase, Proposal
-from lib.search.record import rates_of
 from lib.search.space import Space
+from lib.search.trial_table import rates_of
 from lib.search.trials import Remembered, Schooling, Trials
 from lib.training.trainer import Trainer
 
@@ -34,7 +37,7 @@ def trainer() -> Trainer:
     config.DATA.hin = config.DATA.win = 64
     config.TRAIN.batch_size = 4
     keras.utils.set_random_seed(0)
-    return Trainer(build("eresfd", width_mult=8 / 256), config)
+    return make_trainer(build("eresfd", width_mult=8 / 256), config)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +48,7 @@ def space(trainer: Trainer) -> Space:
 
 @pytest.fixture(scope="module")
 def trials(trainer: Trainer, space: Space, records: tuple[list[Record], list[Record]]) -> Trials:
-    return Trials(trainer, space, *records, Schooling(3, 5, 1e-3, 2))
+    return Trials(trainer, space, *records, schooling=Schooling(3, 5, 1e-3, 2), choice=Choice())
 
 
 def _proposal(space: Space, direction: Sequence[float], phase: Phase = "random") -> Proposal:
@@ -109,9 +112,35 @@ def test_average_precision_is_measured_on_the_trained_model(
         seen.append(model)
         return 0.25
 
-    found = Trials(trainer, space, *records, Schooling(1, 1, 1e-3, 0), measure)(_proposal(space, [1] * 6))
-    assert found.ap == 0.25
+    schooling = Schooling(1, 1, 1e-3, 0)
+    judged = Trials(trainer, space, *records, schooling=schooling, choice=Choice(), average_precision=measure)
+    found = judged(_proposal(space, [1] * 6))
+    assert found.average_precision == 0.25
     assert seen == [trainer.model]
+
+
+@pytest.mark.parametrize("mode", ["removable", "per_layer"])
+def test_the_seed_of_a_random_choice_reaches_the_trials(
+    trainer: Trainer, space: Space, records: tuple[list[Record], list[Record]], trials: Trials, mode: Mode
+) -> None:
+    trials.restore()
+    if mode == "per_layer":
+        sets = channel_sets(trainer.model, mode)
+        space = Space(sets, group_sets(sets, patterns_of("eresfd_6", mode)), lambda _: 0.6, 0.02)
+        kept = tuple(item.size // 2 for item in sets)
+    else:
+        kept = _proposal(space, [1] * 6).kept
+    proposal = Proposal(0, "random", 0.6, kept)
+    masks = []
+    for seed in (1, 2):
+        choice = Choice("random", mode, seed=seed)
+        other = Trials(trainer, space, *records, schooling=trials.schooling, choice=choice)
+        masks.append(other._masks(proposal))
+    assert masks[0] != masks[1]
+    if mode == "removable":
+        assert masks[1] == plan_kept(trainer.model, space.by_name(kept), "random", seed=2)
+    else:
+        assert masks[1] == plan(trainer.model, rates_of(space, kept), "random", mode, seed=2)
 
 
 def test_remembered_batches_are_the_same(trainer: Trainer, records: tuple[list[Record], list[Record]]) -> None:

@@ -10,17 +10,22 @@ import pytest
 from lib.errors import TrainingError
 from lib.files import read_json
 from lib.models import save
+from lib.pruning import Masks
 from lib.runs.folder import RunFolder
+from lib.runs.state import RunState
 from lib.training.callbacks import (
     ActivityLog,
-    AveragePrecision,
     Checkpoint,
     DatasetEpoch,
     LearningRate,
+    PrecisionLog,
     StopOnNonFinite,
     Validation,
 )
-from lib.training.optimizer import Rates
+from lib.training.optimizer import LearningRates
+from lib.training.position import Best, Position
+
+MASKS = Masks("removable", {"conv1": (0, 2)})
 
 
 def _with_model(callback: keras.callbacks.Callback, model: Any) -> Any:
@@ -41,7 +46,9 @@ def test_rate_depends_on_the_step_of_the_stage_alone() -> None:
     seen = {}
     for first_step in (0, 7):  # from the start, and as after a restart
         model = SimpleNamespace(optimizer=SimpleNamespace(learning_rate=None))
-        callback = _with_model(LearningRate(Rates((1.0, 0.1, 0.01), (3, 9)), first_epoch=5, steps_per_epoch=4), model)
+        callback = _with_model(
+            LearningRate(LearningRates((1.0, 0.1, 0.01), (3, 9)), first_epoch=5, steps_per_epoch=4), model
+        )
         rates = []
         for step in range(first_step, 12):
             if step % 4 == 0 or step == first_step:
@@ -79,7 +86,7 @@ def test_batches_of_every_epoch_come_in_order_and_know_their_epoch(workers: int)
 
 def test_rate_counts_updates_and_batches_that_were_done_before() -> None:
     model = SimpleNamespace(optimizer=SimpleNamespace(learning_rate=None))
-    callback = _with_model(LearningRate(Rates((1.0, 0.1), (2,)), 0, steps_per_epoch=8, accumulate=2), model)
+    callback = _with_model(LearningRate(LearningRates((1.0, 0.1), (2,)), 0, steps_per_epoch=8, accumulate=2), model)
     callback.on_epoch_begin(0)
     rates = []
     for batch in range(4):
@@ -90,7 +97,7 @@ def test_rate_counts_updates_and_batches_that_were_done_before() -> None:
 
 
 def _guard(folder: RunFolder, every: int = 0) -> StopOnNonFinite:
-    guard = StopOnNonFinite(folder, lambda epoch, batch: [f"e{epoch}b{batch}.jpg"], every)
+    guard = StopOnNonFinite(folder.last_checkpoint, lambda epoch, batch: [f"e{epoch}b{batch}.jpg"], every)
     guard.on_epoch_begin(3)
     return guard
 
@@ -103,7 +110,7 @@ def test_a_term_that_is_not_finite_is_named_with_images_and_checkpoint(tmp_path:
     guard.on_train_batch_end(7, bad)
     with pytest.raises(TrainingError, match=r"boxes_loss is not finite in epoch 4, batch 7 .*e3b7.*none of this stage"):
         guard.on_train_batch_end(8, bad)  # read when the next step is under way
-    folder.state["progress"] = {"epoch": 2, "batch": 5}
+    folder.position = Position("pretrain", 2, 5)
     guard = _guard(folder)
     guard.first_batch = 5
     guard.on_train_batch_end(1, {"loss": float("nan")})
@@ -133,7 +140,7 @@ class _Trained:
 
 
 def _checkpoint(folder: RunFolder, model: keras.Model, **options: Any) -> Any:
-    checkpoint = Checkpoint(folder, "pretrain", _Trained(model), lambda: {"extra": 1}, **options)
+    checkpoint = Checkpoint(folder, "pretrain", _Trained(model), masks=lambda: MASKS, **options)
     checkpoint.set_params({"steps": 6})
     return _with_model(checkpoint, model)
 
@@ -161,16 +168,14 @@ def test_checkpoints_state_and_history(tmp_path: Path, linear: keras.Model) -> N
     for epoch, val_loss in enumerate([3.0, 1.0, 2.0]):
         logs = {"loss": 5.0, "val_loss": val_loss, **({"val_ap": 0.5} if epoch == 1 else {})}
         checkpoint.on_epoch_end(epoch, logs)
-    progress = read_json(tmp_path / "state.json")["progress"]
-    assert progress == {
-        "stage": "pretrain", "epoch": 3, "batch": 0, "best": {"epoch": 2, "val_loss": 1.0}, "extra": 1,
-    }  # fmt: skip
+    assert folder.position == Position("pretrain", 3, 0, Best(2, 1.0), MASKS)
+    assert RunState.from_dict(read_json(tmp_path / "state.json")).position == folder.position
     assert sorted(path.name for path in tmp_path.glob("*.keras")) == [f"epoch_{n}.keras" for n in (1, 2, 3)]
     lines = (tmp_path / "history.csv").read_text().splitlines()
     assert lines[0] == "epoch,stage,learning_rate,loss,val_loss,val_ap"
     assert [line.split(",")[-2:] for line in lines[1:]] == [["3.0", ""], ["1.0", "0.5"], ["2.0", ""]]
     checkpoint.on_epoch_end(1, {"loss": 5.0, "val_loss": 9.0})  # an epoch done again replaces its row
-    assert [row["epoch"] for row in folder.state["history"]] == [1, 2]
+    assert [row["epoch"] for row in folder.history] == [1, 2]
     assert keras.saving.load_model(folder.checkpoint(3)).optimizer is not None
 
 
@@ -192,7 +197,7 @@ def test_checkpoints_within_an_epoch_replace_each_other(tmp_path: Path, linear: 
     checkpoint.first_batch = 3  # as after a restart: every second batch of the epoch, not of this process
     checkpoint.set_params({"steps": 3})
     checkpoint.trained.running_metrics = [[0.0]]
-    folder.state["progress"]["metrics"] = [[5.0]]
+    folder.position = Position("pretrain", 1, 3, metrics=[[5.0]])
     checkpoint.on_epoch_begin(1)
     assert checkpoint.trained.running_metrics == [[5.0]]
     checkpoint.on_train_batch_end(0, {})
@@ -225,7 +230,7 @@ def test_old_checkpoints_go_but_the_best_stays(tmp_path: Path, linear: keras.Mod
 
 
 def test_ap_every_few_epochs_of_the_stage() -> None:
-    measured = AveragePrecision(lambda: 0.25, every=2, first_epoch=3)
+    measured = PrecisionLog(lambda: 0.25, every=2, first_epoch=3)
     seen = []
     for epoch in (3, 4, 5, 6):
         logs: dict[str, Any] = {}

@@ -19,7 +19,7 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 from lib.config import Config
 from lib.training.devices import scope
 from lib.pruning import plan
-from lib.training.trainer import Trainer
+from lib.runs.wiring import make_trainer
 from tests.detectors import small_detector
 import keras
 
@@ -39,7 +39,7 @@ config.TRAIN.optimizer, config.TRAIN.weight_decay_factor, config.TRAIN.momentum 
 curves, weights, zeros = [], [], []
 for count in (1, 2):
     with scope(count):
-        trainer = Trainer(small_detector(), config)
+        trainer = make_trainer(small_detector(), config)
     masks = plan(trainer.model, 0.5)
     trainer.held.hold(masks)
     curve = []

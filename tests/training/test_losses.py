@@ -2,7 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from lib.training.losses import BoxLoss, FocalLoss, ScoreLoss
+from lib.errors import ModelError
+from lib.training.losses import BoxLoss, FocalLoss, LossSettings, ScoreLoss, losses_of
 
 
 def _plain_score_loss(labels: np.ndarray, logits: np.ndarray, ratio: float) -> float:
@@ -87,3 +88,16 @@ def test_extreme_logits_stay_finite() -> None:
 def test_config_round_trip(loss: keras.losses.Loss) -> None:
     again = keras.losses.deserialize(keras.losses.serialize(loss))
     assert again.get_config() == loss.get_config()
+
+
+def test_every_output_finds_its_loss() -> None:
+    losses = losses_of(("boxes", "scores", "first_boxes", "first_scores"), LossSettings())
+    assert {name: type(loss) for name, loss in losses.items()} == {
+        "boxes": BoxLoss, "scores": ScoreLoss, "first_boxes": BoxLoss, "first_scores": ScoreLoss,
+    }  # fmt: skip
+    losses = losses_of(("boxes", "scores"), LossSettings(scores="focal", box_sigma=9.0))
+    assert isinstance(losses["scores"], FocalLoss)
+    assert isinstance(losses["boxes"], BoxLoss)
+    assert losses["boxes"].sigma == 9
+    with pytest.raises(ModelError, match=r"no loss is known for the output 'age'"):
+        losses_of(("boxes", "age"), LossSettings())

@@ -4,35 +4,27 @@ import keras
 import numpy as np
 import pytest
 
-from lib.config import Train
-from lib.training.optimizer import Rates, coupled_decay, make_optimizer
+from lib.training.optimizer import LearningRates, OptimizerSettings, coupled_decay, make_optimizer
 
 
 def test_pieces_by_update() -> None:
-    rates = Rates((1.0, 0.1, 0.01), (3, 9))
+    rates = LearningRates((1.0, 0.1, 0.01), (3, 9))
     assert [rates.at(update) for update in range(12)] == [1.0] * 3 + [0.1] * 6 + [0.01] * 3
 
 
 def test_warm_up_rises_to_the_rate_and_then_leaves_it_alone() -> None:
-    rates = Rates((1.0, 0.1), (3,), warmup=5)
+    rates = LearningRates((1.0, 0.1), (3,), warmup=5)
     assert [rates.at(update) for update in range(7)] == pytest.approx([0.2, 0.4, 0.6, 0.08, 0.1, 0.1, 0.1])
 
 
 def test_cosine_runs_from_the_first_rate_to_the_last() -> None:
-    rates = Rates((1.0, 0.2), warmup=2, cosine=12)
+    rates = LearningRates((1.0, 0.2), warmup=2, cosine=12)
     values = [rates.at(update) for update in range(14)]
     assert values[:2] == [0.5, 1.0]
     assert values[2] == 1.0
     assert values[7] == pytest.approx(0.6)  # half way between
     assert values[12] == values[13] == pytest.approx(0.2)
     assert values[2:13] == sorted(values[2:13], reverse=True)
-
-
-def _train(**settings: Any) -> Train:
-    train = Train()
-    for name, value in settings.items():
-        setattr(train, name, value)
-    return train
 
 
 def _updated(optimizer: keras.optimizers.Optimizer, start: float, gradients: list[float], rate: float) -> float:
@@ -46,40 +38,44 @@ def _updated(optimizer: keras.optimizers.Optimizer, start: float, gradients: lis
 
 def test_sgd_has_momentum() -> None:
     # v1 = -0.1 * 1; w = 0.9; v2 = 0.9 * v1 - 0.1 * 1 = -0.19; w = 0.71
-    assert _updated(make_optimizer(_train(optimizer="sgd")), 1.0, [1.0, 1.0], 0.1) == pytest.approx(0.71)
-    assert _updated(make_optimizer(_train(optimizer="sgd", momentum=0.0)), 1.0, [1.0, 1.0], 0.1) == pytest.approx(0.8)
+    assert _updated(make_optimizer(OptimizerSettings(name="sgd")), 1.0, [1.0, 1.0], 0.1) == pytest.approx(0.71)
+    assert _updated(make_optimizer(OptimizerSettings(name="sgd", momentum=0.0)), 1.0, [1.0, 1.0], 0.1) == pytest.approx(
+        0.8
+    )
 
 
 def test_adam_takes_steps_of_the_rate_and_decoupled_decay_pulls_beside_it() -> None:
-    plain = _updated(make_optimizer(_train(optimizer="adam", weight_decay_factor=0.5)), 1.0, [3.0], 0.1)
+    plain = _updated(make_optimizer(OptimizerSettings(name="adam", weight_decay=0.5)), 1.0, [3.0], 0.1)
     assert plain == pytest.approx(0.9, abs=1e-5)
-    decayed = _updated(make_optimizer(_train(optimizer="adamw", weight_decay_factor=0.5)), 1.0, [3.0], 0.1)
+    decayed = _updated(make_optimizer(OptimizerSettings(name="adamw", weight_decay=0.5)), 1.0, [3.0], 0.1)
     assert decayed == pytest.approx(0.9 - 0.1 * 0.5 * 1.0, abs=1e-5)
-    assert coupled_decay(_train(optimizer="adam", weight_decay_factor=0.5)) == 0.5
-    assert coupled_decay(_train(optimizer="adamw", weight_decay_factor=0.5)) == 0
+    assert coupled_decay(OptimizerSettings(name="adam", weight_decay=0.5)) == 0.5
+    assert coupled_decay(OptimizerSettings(name="adamw", weight_decay=0.5)) == 0
 
 
 def test_clipping() -> None:
-    common: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.0}
-    assert _updated(make_optimizer(_train(clip_value=5.0, **common)), 0.0, [-70.0], 0.1) == pytest.approx(0.5)
-    assert _updated(make_optimizer(_train(clip_norm=2.0, **common)), 0.0, [70.0], 0.1) == pytest.approx(-0.2)
-    assert _updated(make_optimizer(_train(**common)), 0.0, [70.0], 0.1) == pytest.approx(-7.0)
+    common: dict[str, Any] = {"name": "sgd", "momentum": 0.0}
+    assert _updated(make_optimizer(OptimizerSettings(clip_value=5.0, **common)), 0.0, [-70.0], 0.1) == pytest.approx(
+        0.5
+    )
+    assert _updated(make_optimizer(OptimizerSettings(clip_norm=2.0, **common)), 0.0, [70.0], 0.1) == pytest.approx(-0.2)
+    assert _updated(make_optimizer(OptimizerSettings(**common)), 0.0, [70.0], 0.1) == pytest.approx(-7.0)
 
 
 def test_accumulated_gradients_are_one_update_of_their_mean() -> None:
-    train = _train(optimizer="sgd", momentum=0.0, accumulate=2)
-    assert _updated(make_optimizer(train), 0.0, [1.0], 0.1) == 0
-    assert _updated(make_optimizer(train), 0.0, [1.0, 3.0], 0.1) == pytest.approx(-0.2)
+    settings = OptimizerSettings(name="sgd", momentum=0.0, accumulate=2)
+    assert _updated(make_optimizer(settings), 0.0, [1.0], 0.1) == 0
+    assert _updated(make_optimizer(settings), 0.0, [1.0, 3.0], 0.1) == pytest.approx(-0.2)
 
 
 @pytest.mark.parametrize(("accumulate", "gradients"), [(1, [1.0, 2.0]), (2, [1.0, 1.0, 2.0, 2.0, 0.0])])
 def test_average_is_by_update_whatever_is_accumulated(accumulate: int, gradients: list[float]) -> None:
     """Two updates, to -1 and to -3; one that is accumulated for fades over the steps of its group."""
-    optimizer = make_optimizer(_train(optimizer="sgd", momentum=0.0, ema=0.5, accumulate=accumulate))
+    optimizer = make_optimizer(OptimizerSettings(name="sgd", momentum=0.0, ema=0.5, accumulate=accumulate))
     assert _updated(optimizer, 0.0, gradients, 1.0) == -3
     (average,) = optimizer._model_variables_moving_average
     assert float(np.asarray(average)[0]) == pytest.approx(0.5 * -1 + 0.5 * -3)
 
 
 def test_float16_scales_its_loss() -> None:
-    assert isinstance(make_optimizer(_train(mixed_precision="float16")), keras.optimizers.LossScaleOptimizer)
+    assert isinstance(make_optimizer(OptimizerSettings(scale_loss=True)), keras.optimizers.LossScaleOptimizer)

@@ -10,10 +10,9 @@ from lib.data.scenes import SampleSet
 from lib.errors import ModelError
 from lib.models import load
 from lib.pruning import plan
+from lib.runs.wiring import make_trainer
 from lib.training.callbacks import LearningRate
-from lib.training.losses import BoxLoss, FocalLoss, ScoreLoss
-from lib.training.optimizer import Rates
-from lib.training.trainer import Trainer, losses_of
+from lib.training.optimizer import LearningRates
 from tests.detectors import small_detector
 
 
@@ -36,10 +35,10 @@ def _equal(ours: list[np.ndarray], theirs: list[np.ndarray]) -> bool:
 
 
 def test_steps_and_epochs_train_alike_and_nothing_is_compiled_twice(config: Config, records: list[Record]) -> None:
-    trainer = Trainer(small_detector(), config)
+    trainer = make_trainer(small_detector(), config)
     start = trainer.model.get_weights()
     train = trainer.dataset(records, augment=True)
-    trainer.fit(train, 2, [LearningRate(Rates((1e-3,)), 0, 3)])
+    trainer.fit(train, 2, [LearningRate(LearningRates((1e-3,)), 0, 3)])
     by_epochs = trainer.model.get_weights()
 
     trainer.set_weights(start)
@@ -52,14 +51,14 @@ def test_steps_and_epochs_train_alike_and_nothing_is_compiled_twice(config: Conf
 
 
 def test_a_checkpoint_brings_back_weights_and_momenta(config: Config, records: list[Record], tmp_path: Path) -> None:
-    trainer = Trainer(small_detector(), config)
+    trainer = make_trainer(small_detector(), config)
     train = trainer.dataset(records, augment=True)
     trainer.train_steps(train, 0, 2, 1e-3)
     trainer.model.save(tmp_path / "c.keras")
     trainer.train_steps(train, 2, 3, 1e-3)
     expected = trainer.model.get_weights()
 
-    again = Trainer(small_detector(seed=1), config)
+    again = make_trainer(small_detector(seed=1), config)
     again.restore(tmp_path / "c.keras")
     again.train_steps(train, 2, 3, 1e-3)
     assert _equal(again.model.get_weights(), expected)
@@ -71,7 +70,7 @@ def test_a_checkpoint_brings_back_weights_and_momenta(config: Config, records: l
 
 
 def test_masks_change_without_a_new_step(config: Config, records: list[Record]) -> None:
-    trainer = Trainer(small_detector(), config)
+    trainer = make_trainer(small_detector(), config)
     train = trainer.dataset(records, augment=True)
     trainer.train_steps(train, 0, 1, 1e-3)
     masks = plan(trainer.model, 0.5)
@@ -85,7 +84,7 @@ def test_masks_change_without_a_new_step(config: Config, records: list[Record]) 
 
 
 def test_validation_names_its_terms(config: Config, records: list[Record]) -> None:
-    trainer = Trainer(small_detector(), config)
+    trainer = make_trainer(small_detector(), config)
     terms = trainer.validate(trainer.dataset(records, augment=False))
     assert terms.keys() == {"loss", "boxes_loss", "scores_loss"}
     assert terms["loss"] == pytest.approx(terms["boxes_loss"] + terms["scores_loss"], rel=1e-5)
@@ -97,18 +96,18 @@ def test_an_epoch_resumed_in_its_middle_ends_as_if_it_had_not_been(
     """Optimiser, average, accumulated gradients and the epoch's means of the terms included."""
     config.TRAIN.ema = 0.9
     config.TRAIN.accumulate = 2
-    rates = Rates((1e-3, 1e-4), (2,))
+    rates = LearningRates((1e-3, 1e-4), (2,))
 
     class Means(keras.callbacks.Callback):
         def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
             means.append(dict(logs or {}))
 
     means: list[dict[str, float]] = []
-    whole = Trainer(small_detector(), config)
+    whole = make_trainer(small_detector(), config)
     train = whole.dataset(records, augment=True)
     whole.fit(train, 2, [LearningRate(rates, 0, 3, 2), Means()])
 
-    first = Trainer(small_detector(), config)
+    first = make_trainer(small_detector(), config)
 
     class Stop(keras.callbacks.Callback):
         def on_train_batch_end(self, batch: int, logs: object = None) -> None:
@@ -127,7 +126,7 @@ def test_an_epoch_resumed_in_its_middle_ends_as_if_it_had_not_been(
     state: list[list[float]] = []
     with pytest.raises(KeyboardInterrupt):
         first.fit(first.dataset(records, augment=True), 2, [LearningRate(rates, 0, 3, 2), Stop()])
-    second = Trainer(small_detector(seed=1), config)
+    second = make_trainer(small_detector(seed=1), config)
     second.restore(tmp_path / "c.keras")
     second.fit(
         second.dataset(records, augment=True), 2, [LearningRate(rates, 0, 3, 2), Resume(), Means()], first_batch=1
@@ -142,7 +141,7 @@ def test_averaged_weights_are_validated_and_saved_and_the_others_trained(
     config: Config, records: list[Record], tmp_path: Path
 ) -> None:
     config.TRAIN.ema = 0.9
-    trainer = Trainer(small_detector(), config)
+    trainer = make_trainer(small_detector(), config)
     train = trainer.dataset(records, augment=True)
     kernel = trainer.model.get_layer("conv1").kernel
     trainer.train_steps(train, 0, 1, 1e-2)
@@ -169,7 +168,7 @@ def test_averaged_weights_are_validated_and_saved_and_the_others_trained(
 
 def test_what_is_masked_is_zero_in_the_average_too(config: Config, records: list[Record]) -> None:
     config.TRAIN.ema = 0.9
-    trainer = Trainer(small_detector(), config)
+    trainer = make_trainer(small_detector(), config)
     train = trainer.dataset(records, augment=True)
     trainer.train_steps(train, 0, 2, 1e-2)
     masks = plan(trainer.model, 0.5)
@@ -179,30 +178,11 @@ def test_what_is_masked_is_zero_in_the_average_too(config: Config, records: list
         assert not np.asarray(trainer.model.get_layer("conv1").kernel)[..., list(masks.channels["conv1"])].any()
 
 
-def test_every_output_finds_its_loss(config: Config) -> None:
-    image = keras.Input((8,))
-
-    def model(*names: str) -> keras.Model:
-        return keras.Model(image, {name: keras.layers.Dense(2, name=name)(image) for name in names})
-
-    losses = losses_of(model("boxes", "scores", "first_boxes", "first_scores"), config)
-    assert {name: type(loss) for name, loss in losses.items()} == {
-        "boxes": BoxLoss, "scores": ScoreLoss, "first_boxes": BoxLoss, "first_scores": ScoreLoss,
-    }  # fmt: skip
-    config.MODEL.score_loss = "focal"
-    config.MODEL.box_loss_sigma = 9.0
-    losses = losses_of(model("boxes", "scores"), config)
-    assert isinstance(losses["scores"], FocalLoss)
-    assert losses["boxes"].sigma == 9
-    with pytest.raises(ModelError, match=r"no loss is known for the output 'age'"):
-        losses_of(model("boxes", "age"), config)
-
-
 def test_the_group_sparsity_loss_joins_the_compiled_step(
     tiny_model: keras.Model, config: Config, records: list[Record]
 ) -> None:
     config.TRAIN.pruned_alpha, config.TRAIN.pruned_ratio = 0.5, {"context*": 0.5, "*": 0.0}
-    trainer = Trainer(tiny_model, config)
+    trainer = make_trainer(tiny_model, config)
     assert trainer.sparsity is not None
     data = trainer.dataset(records, augment=False)
     with_it = trainer.validate(data)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from lib.search.oracle import Finished, Proposal
-from lib.search.record import Figures, Record, best_of, rates_of, read_rates, read_table, write_rates
 from lib.search.space import Kept
+from lib.search.trial_table import Figures, TrialTable, best_of, rates_of, read_rates, read_table, write_rates
 from tests.search.toys import SIZES, toy_space
 
 
@@ -19,7 +19,7 @@ def test_a_row_a_finished_trial(tmp_path: Path) -> None:
     def figures(kept: Kept) -> Figures:
         return Figures(sum(kept), 7, None if kept[0] > 6 else 2.5)
 
-    record = Record(tmp_path / "search.csv", toy_space(), figures)
+    record = TrialTable(tmp_path / "search.csv", toy_space(), figures)
     record.update([_finished(0, 3.0)])
     record.update([_finished(0, 3.0), _finished(2, 2.5)])
     header, first, second = (tmp_path / "search.csv").read_text().splitlines()
@@ -38,7 +38,7 @@ def test_a_row_a_finished_trial(tmp_path: Path) -> None:
 
 
 def test_the_best_is_announced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    record = Record(tmp_path / "search.csv", toy_space(), lambda _: Figures(0, 0))
+    record = TrialTable(tmp_path / "search.csv", toy_space(), lambda _: Figures(0, 0))
     with caplog.at_level(logging.INFO):
         record.announce(_finished(1, 4.0), _finished(0, 3.0), 10)
     assert "trial 2 of 10 (random)" in caplog.text

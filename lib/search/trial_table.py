@@ -27,7 +27,7 @@ class Figures:
     ms: float | None = None
 
 
-class Record:
+class TrialTable:
     """Keeps `search.csv` in step with the finished trials, and says which is the best.
 
     Args:

@@ -5,9 +5,15 @@ import numpy as np
 import pytest
 
 from lib.config import Config
+from lib.data.batches import BatchSettings
 from lib.errors import ModelError
+from lib.geometry.compensation import Compensation
 from lib.models import anchors_of, save, shots
-from lib.runs.chosen import chosen_model
+from lib.runs.stages.learning import Finetune, Import, Pretrain, SoftPrune
+from lib.runs.stages.removal import Shrink
+from lib.runs.wiring import batch_settings, chosen_model, stage_names, stages_of, trainer_settings
+from lib.training.optimizer import OptimizerSettings
+from tests.detectors import random_dsfd, small_detector
 
 
 def test_eresfds_settings_reach_the_model() -> None:
@@ -81,3 +87,59 @@ def test_settings_that_do_not_go_together() -> None:
     config.ANCHOR.ANCHOR_RATIOS = (1,)
     with pytest.raises(ModelError, match="dual_mode needs two anchor ratios"):
         chosen_model(config)
+
+
+def test_settings_of_batches() -> None:
+    config = Config()
+    config.TRAIN.batch_size, config.TRAIN.seed, config.TRAIN.process_num, config.TRAIN.prefetch_size = 4, 7, 3, 5
+    config.DATA.hin, config.DATA.win = 96, 128
+    config.DATA.recipe, config.DATA.crop_min, config.DATA.anchor_sampling = "dsfd", 0.4, 0.1
+    config.DATA.cover_small_face, config.DATA.ignore_invalid = 5.0, False
+    settings = batch_settings(config, small_detector())
+    assert settings == BatchSettings(
+        96, 128, 4, 7, "dsfd", 0.4, 0.1, cover_px=5.0, ignore_invalid=False, workers=3, prefetch=5
+    )
+    config.DATA.mutiscale, config.DATA.scales = True, (64, 160)
+    assert batch_settings(config, small_detector()).sizes_px == (64, 96, 128, 160)
+
+
+def test_a_dsfd_is_matched_with_compensation() -> None:
+    config = Config()
+    config.ANCHOR.AVG_MATCHES = 7
+    assert batch_settings(config, small_detector()).compensation is None
+    compensation = batch_settings(config, random_dsfd(backbone_weights="random")).compensation
+    assert compensation == Compensation(average_matches=7)
+
+
+def test_settings_of_a_trainer() -> None:
+    config = Config()
+    config.TRAIN.mixed_precision, config.TRAIN.optimizer, config.TRAIN.ema = "float16", "sgd", 0.5
+    config.MODEL.score_loss, config.PRUNE.mode = "focal", "per_layer"
+    settings = trainer_settings(config, small_detector())
+    assert settings.optimizer == OptimizerSettings("sgd", ema=0.5, scale_loss=True)
+    assert (settings.losses.scores, settings.mode, settings.precision) == ("focal", "per_layer", "float16")
+
+
+def test_an_enabled_search_comes_before_the_first_stage_that_prunes() -> None:
+    config = Config()
+    config.SEARCH.enabled = True
+    assert stage_names(config) == ("pretrain", "search", "soft_prune", "shrink", "finetune", "evaluate")
+    config.TRAIN.stages = ("pretrain", "finetune", "shrink")
+    assert stage_names(config) == ("pretrain", "search", "finetune", "shrink")
+    config.TRAIN.stages = ("pretrain", "evaluate")
+    assert stage_names(config) == ("pretrain", "evaluate")
+    config.TRAIN.stages, config.SEARCH.enabled = ("pretrain", "search"), False
+    assert stage_names(config) == ("pretrain", "search")
+
+
+def test_stages_are_made_in_their_order() -> None:
+    config = Config()
+    config.PRUNE.soft_lr_decay_epoch, config.PRUNE.soft_lr = (4,), 1e-2
+    config.TRAIN.stages = ("pretrain", "soft_prune", "finetune", "shrink")
+    first, soft, *others = stages_of(config)
+    assert [type(stage) for stage in (first, soft, *others)] == [Pretrain, SoftPrune, Finetune, Shrink]
+    assert isinstance(soft, SoftPrune)
+    assert soft.course.rates(10).boundaries == (40,)
+    assert soft.course.rates(10).values == pytest.approx((1e-2, 1e-3))
+    config.MODEL.pretrained_model, config.TRAIN.stages = "m.keras", ("shrink",)
+    assert [type(stage) for stage in stages_of(config)] == [Import, Shrink]

@@ -10,7 +10,7 @@ from lib.files import read_json, write_json
 from lib.models import build
 from lib.pruning import CostModel, channel_sets
 from lib.pruning.cost import count_macs
-from lib.search.latency import Geometry, LatencyTable, measure_litert
+from lib.search.latency_table import Geometry, LatencyTable, measure_litert
 
 SIZE = (96, 128)
 

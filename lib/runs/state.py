@@ -1,0 +1,101 @@
+"""How far a run has come, as `state.json` holds it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lib.errors import TrainingError
+from lib.runs.removal import Proof
+from lib.training.position import Position
+
+FORMAT = 2  # of the file
+
+
+@dataclass
+class Row:
+    """A model that a stage left, and what is known of it: a row of the closing table.
+
+    Attributes:
+        stage: its file's name in `optimized/`.
+        zero_share, parameters, macs: see `lib.runs.results.costs_of`.
+        ap: average precision; None: not measured.
+        pb_bytes, latency_ms: size of its frozen graph, and of LiteRT's runs the shortest; None: not measured.
+        protocol: how the figures that can be None were measured; "" where none is.
+
+    """
+
+    stage: str
+    zero_share: float
+    parameters: int
+    macs: int
+    ap: float | None = None
+    pb_bytes: int | None = None
+    latency_ms: float | None = None
+    protocol: str = ""
+
+
+@dataclass(frozen=True)
+class Removal:
+    """The row whose channels were taken out, and the proof that nothing else changed."""
+
+    of: str
+    proof: Proof
+
+
+@dataclass
+class RunState:
+    """What is done.
+
+    Attributes:
+        finished: names of the stages that are, as TRAIN.stages has them, in their order.
+        rows: the models that they left, in their order.
+        position: where the stage stands that was begun after them; None at its start.
+        history: a row an epoch, as in `history.csv`.
+        rates: file in the folder with the rates that were searched for; "": there was no search.
+        removal: what taking out the channels came to; None: they were not.
+
+    """
+
+    finished: list[str] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    position: Position | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    rates: str = ""
+    removal: Removal | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dict for JSON; `from_dict` is its inverse."""
+        return {
+            "format": FORMAT,
+            "finished": self.finished,
+            "rows": [asdict(row) for row in self.rows],
+            "position": self.position and self.position.to_dict(),
+            "history": self.history,
+            "rates": self.rates,
+            "removal": self.removal and asdict(self.removal),
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], where: str | Path = "state.json") -> "RunState":
+        """The state that `to_dict` gave.
+
+        Raises:
+            TrainingError: the file `where` it comes from was written by another version.
+
+        """
+        if content.get("format") != FORMAT:
+            raise TrainingError(
+                f"{where}: written by another version (format {content.get('format', 1)}; this one reads {FORMAT}). "
+                "Its models can be used by name, optimized/STAGE.keras, but the run cannot go on: give --fresh to "
+                "start anew (the earlier run is kept aside) or choose another MODEL.model_path"
+            )
+        removal = content["removal"]
+        return cls(
+            list(content["finished"]),
+            [Row(**row) for row in content["rows"]],
+            Position.from_dict(content["position"]) if content["position"] else None,
+            list(content["history"]),
+            content["rates"],
+            Removal(removal["of"], Proof(**removal["proof"])) if removal else None,
+        )

@@ -1,0 +1,279 @@
+"""Where a config becomes values: the only place in lib/ that knows what its settings are called."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from lib.config import Config
+from lib.console import ProgressLine
+from lib.data.batches import SCALE_STEP_PX, BatchSettings
+from lib.data.sources import DataSettings, FaceData
+from lib.detection.formats.pb import DetectionSettings
+from lib.geometry.compensation import Compensation
+from lib.models import anchors_of, build, load
+from lib.pruning.choice import Choice
+from lib.runs.folder import RunFolder
+from lib.runs.stages.base import Stage
+from lib.runs.stages.evaluate import Evaluate
+from lib.runs.stages.learning import Course, Finetune, Import, Pretrain, SoftPrune, Watch
+from lib.runs.stages.removal import Shrink
+from lib.runs.stages.search import Search
+from lib.runs.workbench import Workbench
+from lib.search.run import SearchSettings
+from lib.search.trials import Schooling
+from lib.training.losses import LossSettings
+from lib.training.optimizer import OptimizerSettings
+from lib.training.trainer import Trainer, TrainerSettings
+
+logger = logging.getLogger(__name__)
+
+
+# --- what runs
+
+
+def stages_of(config: Config) -> list[Stage]:
+    """The stages that the config names, in their order; what a run starts with, always."""
+    train, prune = config.TRAIN, config.PRUNE
+    watch = Watch(
+        train.checkpoint_every_step, train.keep_checkpoints, train.log_interval, train.ap_every_epoch, train.ap_images
+    )
+    made: dict[str, Callable[[], Stage]] = {
+        "search": lambda: Search(search_settings(config)),
+        "soft_prune": lambda: SoftPrune(
+            _course(config, prune.soft_epoch, prune.soft_lr, prune.soft_lr_decay_epoch),
+            watch,
+            prune.epoch_prune,
+            prune.schedule,
+        ),
+        "shrink": Shrink,
+        "finetune": lambda: Finetune(
+            _course(config, prune.finetune_epoch, prune.finetune_lr, prune.finetune_lr_decay_epoch), watch
+        ),
+        "evaluate": lambda: Evaluate(config.TEST.latency_rounds),
+    }
+    pretraining = Course(
+        train.epoch,
+        train.lr_value_every_step,
+        train.lr_decay_every_step,
+        train.lr_decay_every_epoch,
+        train.warmup_step,
+        train.lr_schedule == "cosine",
+    )
+    first = Import() if config.MODEL.pretrained_model else Pretrain(pretraining, watch)
+    return [first, *(made[name]() for name in stage_names(config) if name != "pretrain")]
+
+
+def stage_names(config: Config) -> tuple[str, ...]:
+    """TRAIN.stages, with a search before the first one that prunes where SEARCH.enabled asks for it."""
+    names: list[str] = list(config.TRAIN.stages)
+    pruning = [name for name in names if name in ("soft_prune", "shrink", "finetune")]
+    if config.SEARCH.enabled and "search" not in names and pruning:
+        names.insert(names.index(pruning[0]), "search")
+    return tuple(names)
+
+
+def _course(config: Config, epochs: int, rate: float, decays: tuple[int, ...]) -> Course:
+    train = config.TRAIN
+    values = tuple(rate * 0.1**drop for drop in range(len(decays) + 1))
+    return Course(epochs, values, decay_epochs=decays, warmup=train.warmup_step, cosine=train.lr_schedule == "cosine")
+
+
+def workbench(
+    config: Config,
+    start: keras.Model,
+    data: FaceData,
+    verbose: int = 0,
+    progress: Callable[[str], ProgressLine] | None = None,
+) -> Workbench:
+    """What the stages share."""
+    return Workbench(
+        RunFolder(config.MODEL.model_path),
+        data,
+        start,
+        trainer_settings(config, start),
+        detection_settings(config),
+        choice(config),
+        config.PRUNE.rate,
+        calibration_images=config.PRUNE.calibration_images,
+        devices=config.TRAIN.num_gpu,
+        verbose=verbose,
+        progress=progress,
+    )
+
+
+# --- the model
+
+
+def chosen_model(config: Config) -> keras.Model:
+    """`MODEL.pretrained_model`, or else a new model of `MODEL.net_structure` with the settings that concern it.
+
+    TRAIN.lock_basenet_bn locks every batch normalisation of EResFD, which is all base, and of a model from a file.
+
+    Raises:
+        ModelError: the file is no detector, the settings do not go together, or a backbone's weights cannot be had.
+
+    """
+    if config.MODEL.pretrained_model:
+        model = load(config.MODEL.pretrained_model)
+        anchors_of(model)  # refuses a model that is no detector
+    else:
+        model = build(config.MODEL.net_structure, **model_options(config))
+    if config.TRAIN.lock_basenet_bn and (config.MODEL.pretrained_model or config.MODEL.net_structure == "eresfd"):
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False
+    if locked := sum(bool(layer.weights) and not layer.trainable for layer in model.layers):
+        logger.info("%d layers of the model are locked: training leaves them as they are", locked)
+    return model
+
+
+def model_options(config: Config) -> dict[str, Any]:
+    """The options of `lib.models.build` for a new model."""
+    model, train, data, anchor = config.MODEL, config.TRAIN, config.DATA, config.ANCHOR
+    if model.net_structure == "eresfd":
+        return {"width_mult": model.width_mult, "anchor_ratio": anchor.anchor_ratio}
+    return {
+        "fpn": model.fpn,
+        "dual_mode": model.dual_mode,
+        "maxout": model.maxout,
+        "norm": train.norm or None,
+        "l2_norm": model.l2_norm,
+        "fpn_dims": model.fpn_dims,
+        "fem_dims": model.fem_dims,
+        "frozen_stages": train.frozen_stages,
+        "lock_basenet_bn": train.lock_basenet_bn,
+        "anchor_sizes": anchor.ANCHOR_SIZES,
+        "anchor_strides": anchor.ANCHOR_STRIDES,
+        "anchor_ratios": anchor.ANCHOR_RATIOS,
+        "rect_longer": anchor.rect_longer,
+        "pixel_mean": data.PIXEL_MEAN,
+        "pixel_std": data.PIXEL_STD,
+        "backbone_weights": model.backbone_weights,
+    }
+
+
+# --- settings of the rooms
+
+
+def data_settings(config: Config) -> DataSettings:
+    """Where images and boxes come from."""
+    data, train = config.DATA, config.TRAIN
+    return DataSettings(
+        root=data.root_path,
+        train_annotations=data.train_txt_path,
+        train_images=data.train_image_dir,
+        val_annotations=data.val_txt_path,
+        val_images=data.val_image_dir,
+        samples=data.sample_path,
+        seed=train.seed,
+        train_size=train.train_set_size,
+        val_size=train.val_set_size,
+    )
+
+
+def batch_settings(config: Config, model: keras.Model) -> BatchSettings:
+    """How a model's images become batches. A DSFD's faces are matched with compensation, an EResFD's in two stages."""
+    train, data, anchor = config.TRAIN, config.DATA, config.ANCHOR
+    compensation = Compensation(anchor.NEGATIVE_ANCHOR_THRESH, anchor.AVG_MATCHES, anchor.super_match)
+    return BatchSettings(
+        height_px=data.hin,
+        width_px=data.win,
+        batch_size=train.batch_size,
+        seed=train.seed,
+        recipe=data.recipe,
+        crop_min=data.crop_min,
+        anchor_sampling=data.anchor_sampling,
+        sizes_px=tuple(range(data.scales[0], data.scales[1] + 1, SCALE_STEP_PX)) if data.mutiscale else (),
+        cover_px=data.cover_small_face,
+        ignore_invalid=data.ignore_invalid,
+        positive_iou=anchor.POSITIVE_ANCHOR_THRESH,
+        second_stage_iou=anchor.second_stage_thresh,
+        compensation=compensation if anchors_of(model).code == "corners" else None,  # the code of all DSFDs
+        workers=train.process_num,
+        prefetch=train.prefetch_size,
+    )
+
+
+def trainer_settings(config: Config, model: keras.Model) -> TrainerSettings:
+    """How a model is trained."""
+    train, prune = config.TRAIN, config.PRUNE
+    return TrainerSettings(
+        batches=batch_settings(config, model),
+        optimizer=optimizer_settings(config),
+        losses=loss_settings(config),
+        precision=train.mixed_precision,
+        mode=prune.mode,
+        sparsity=train.pruned_alpha,
+        sparsity_ratios=train.pruned_ratio,
+    )
+
+
+def make_trainer(model: keras.Model, config: Config) -> Trainer:
+    """A trainer of a model, as the config says."""
+    return Trainer(model, trainer_settings(config, model))
+
+
+def optimizer_settings(config: Config) -> OptimizerSettings:
+    """How weights move."""
+    train = config.TRAIN
+    return OptimizerSettings(
+        name=train.optimizer,
+        momentum=train.momentum,
+        weight_decay=train.weight_decay_factor,
+        clip_value=train.clip_value,
+        clip_norm=train.clip_norm,
+        accumulate=train.accumulate,
+        ema=train.ema,
+        scale_loss=train.mixed_precision == "float16",
+    )
+
+
+def loss_settings(config: Config) -> LossSettings:
+    """What weights are pulled by."""
+    model = config.MODEL
+    return LossSettings(model.score_loss, model.max_negatives_per_positive, model.negatives_over, model.box_loss_sigma)
+
+
+def detection_settings(config: Config) -> DetectionSettings:
+    """How faces are detected where AP is measured, and in frozen graphs."""
+    test = config.TEST
+    return DetectionSettings(test.score_thres, test.iou_thres, max_detections=test.max_detect)
+
+
+def choice(config: Config) -> Choice:
+    """Which channels go."""
+    prune = config.PRUNE
+    return Choice(
+        criterion=prune.criterion,
+        mode=prune.mode,
+        channel_divisor=prune.channel_divisor,
+        min_channels=prune.min_channels,
+        seed=config.TRAIN.seed,
+    )
+
+
+def search_settings(config: Config) -> SearchSettings:
+    """What is searched for."""
+    search = config.SEARCH
+    return SearchSettings(
+        quantity=search.budget,
+        targets=search.targets(),
+        tolerance=search.tolerance,
+        height_px=search.hin,
+        width_px=search.win,
+        groups=search.groups,
+        branches=search.branches,
+        max_rate=search.max_rate,
+        n_init_points=search.n_init_points,
+        n_opt_iterations=search.n_opt_iterations,
+        probing_offset=search.probing_offset,
+        n_long=search.n_long,
+        objective=search.objective,
+        regularization_coefficient=search.regularization_coefficient,
+        holdout=search.holdout,
+        schooling=Schooling(search.steps, search.long_steps, search.lr, search.recalibration_batches),
+        choice=choice(config),
+        seed=config.TRAIN.seed,
+    )
