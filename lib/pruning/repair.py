@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from lib.arrays import BoolArray, FloatArray
 from lib.errors import DataError, ModelError
-from lib.pruning.graph.channels import ChannelGraph, Step
 from lib.pruning.gram import Affine, Sums, positions, solve_before_relu
+from lib.pruning.graph.channels import ChannelGraph, Step
 from lib.pruning.masks import Masks, resolve
 
 logger = logging.getLogger(__name__)
@@ -205,7 +205,9 @@ class _Walk:
         self.graph = ChannelGraph(model, masks.protected)
         _, silenced = resolve(self.graph, masks)
         if silenced is None:
-            raise ModelError(f"masks of mode {masks.mode!r} are not removed as they are; repair needs those of `shrink`")
+            raise ModelError(
+                f"masks of mode {masks.mode!r} are not removed as they are; repair needs those of `shrink`"
+            )
         self.silenced, self.held, self.ridge, self.seed = silenced, held, ridge, seed
         self.count, self.before_relu = count, before_relu
         self.small = {operation.name: operation for operation in small.operations}
@@ -336,7 +338,8 @@ class _Walk:
         calls = [
             self.steps[p]
             for p in self.calls_of[id(layer)]
-            if p not in self.silenced.dead and all(("whole", n, 0) in self.held.arrays for n in self.steps[p].call.inputs)
+            if p not in self.silenced.dead
+            and all(("whole", n, 0) in self.held.arrays for n in self.steps[p].call.inputs)
         ]
         relu = self.before_relu and (_is_relu(getattr(layer, "activation", None)) or self._relu_reads(step, norm))
         share = -(-self.count // (self.images * len(calls)))
@@ -400,7 +403,9 @@ class _Walk:
         own = weights[numbers.index(end)]
         return [(weights[numbers.index(number)] / own, number) for number in others]
 
-    def _missing(self, others: list[tuple[float, int]], image: int, grid: tuple[int, ...], at: Any) -> FloatArray | float:
+    def _missing(
+        self, others: list[tuple[float, int]], image: int, grid: tuple[int, ...], at: Any
+    ) -> FloatArray | float:
         """What the other operands lack at these positions, [n, channels kept]."""
         lack: FloatArray | float = 0.0
         for weight, number in others:
