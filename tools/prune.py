@@ -120,7 +120,9 @@ def _repair(model: Any, small: Any, masks: Any, options: argparse.Namespace) -> 
     if options.annotations:
         records = read_annotations(options.annotations, options.repair, check_images=False)
         boxes_of = {record.image.resolve(): record.boxes_xyxy_px for record in records}
-    images, boxes, unreadable = [], [], []
+    images: list[Any] = []
+    boxes: list[Any] = []
+    unreadable: list[str] = []
     for index in np.random.default_rng(options.seed).permutation(len(files)):
         if len(images) == options.repair_images:
             break

@@ -86,10 +86,7 @@ class Reading:
     def assign(self, matrix: FloatArray) -> None:
         """The inverse of `matrix`; not for a batch normalisation."""
         variable = self._variable()
-        if isinstance(self.layer, layers.DepthwiseConv2D):
-            variable.assign(matrix.transpose(1, 0, 2).reshape(variable.shape))
-        else:
-            variable.assign(matrix.transpose(1, 0, 2).reshape(variable.shape))
+        variable.assign(matrix.transpose(1, 0, 2).reshape(variable.shape))
 
     def _variable(self) -> Any:
         separable = isinstance(self.layer, layers.SeparableConv2D)
@@ -154,7 +151,7 @@ class Sums:
         strength = self.ridge(share)
         left = self.xx + strength[:, :, None] * np.eye(self.xx.shape[1])
         right = (self.xy if xy is None else xy) + strength[:, :, None] * start
-        return np.linalg.solve(left, right)
+        return np.asarray(np.linalg.solve(left, right), np.float64)
 
     def error(self, solution: FloatArray) -> FloatArray:
         """[groups, out]: the sum of squares that is left."""
@@ -191,7 +188,6 @@ def solve_before_relu(
     """
     x, t = sums.by_group(rows), targets.transpose(1, 0, 2).astype(np.float64)
     goal = np.maximum(t, 0)
-    inverse_free = start
     before = np.square(np.maximum(x @ start, 0) - goal).sum(axis=1)
     best, after = start, before
     solution = sums.solve(start, share)
@@ -202,7 +198,7 @@ def solve_before_relu(
         best = np.where(better[:, None], solution, best)
         after = np.where(better, left, after)
         moved = np.where((t < 0) & (made < 0), made + QUIET * (t - made), t)
-        solution = sums.solve(inverse_free, share, x.transpose(0, 2, 1) @ moved)
+        solution = sums.solve(start, share, x.transpose(0, 2, 1) @ moved)
     spread = np.square(goal - goal.mean(axis=1, keepdims=True)).sum(axis=1)
     return best, np.stack([before.reshape(-1), after.reshape(-1), spread.reshape(-1)])
 

@@ -125,7 +125,7 @@ def test_the_seed_decides() -> None:
 def test_whole_branches_may_be_gone(emptied: str) -> None:
     model = random_detector()
     sets = {item.name: item for item in channel_sets(model)}
-    channels = {name: (0,) if item.size > 1 else () for name, item in sets.items()}
+    channels: dict[str, tuple[int, ...]] = {name: (0,) if item.size > 1 else () for name, item in sets.items()}
     found = next(name for name, item in sets.items() if emptied in item.convolutions)
     if len(sets[found].convolutions) == 1:
         channels[found] = tuple(range(sets[found].size))
@@ -164,17 +164,6 @@ def test_unfit_images_are_refused() -> None:
         repair(model, small, masks, _images(2), [np.zeros((0, 4))])
     with pytest.raises(DataError, match="without an image"):
         recalibrate(small, [])
-
-
-def test_activations_beyond_the_limit_wait_in_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = _network("plain")
-    masks = plan(model, 0.4)
-    held, filed = shrink(model, masks), shrink(model, masks)
-    repair(model, held, masks, _images())
-    monkeypatch.setattr("lib.pruning.repair.HELD_BYTES", 1000)
-    repair(model, filed, masks, _images())
-    for a, b in zip(held.get_weights(), filed.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
 
 
 def test_recalibrated_statistics_are_those_of_the_image() -> None:
