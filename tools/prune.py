@@ -1,6 +1,7 @@
 """Takes channels out of a model in one go, without training: the least important ones, or those that are zero already.
 
 python tools/prune.py --ckpt_path A.keras --rates 0.4 --output B.keras --check
+python tools/prune.py --ckpt_path A.keras --rates 0.1875 --repair FOLDER [--annotations FILE] --output B.keras
 python tools/prune.py --ckpt_path A.keras --zeros [--output B.keras] [--check]
 """
 
@@ -54,11 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(removal_table(removal_report(cost, masks)))
         print(f"MACs at {options.height}x{options.width} (height x width)")
         small = shrink(masked, masks)
+        status = _check(masked, small, options) if options.check or options.repair else 0
+        if options.repair:
+            _repair(model, small, masks, options)
         for path, made in ((options.output, small), (options.masked, masked)):
             if path is not None:
                 save(made, path)
                 print(f"{path}: {Path(path).stat().st_size:,} bytes")
-        return _check(masked, small, options) if options.check else 0
+        return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--masked", help="a .keras file for the model with zeros in place of what goes")
     parser.add_argument("--check", action="store_true", help="compare both models; status 1 if they differ")
     parser.add_argument("--images", help="a folder of images to compare them on too")
+    parser.add_argument("--repair", help="a folder of training photographs to repair the smaller model on")
+    parser.add_argument("--annotations", help="their faces, in WIDER FACE's text format, paths relative to that folder")
+    parser.add_argument("--repair_images", type=int, default=48, help="photographs to repair it on (48)")
     parser.add_argument("--criterion", default="fpgm", help="fpgm, l1, l2 or random (fpgm)")
     parser.add_argument("--mode", default="removable", choices=("removable", "per_layer"))
     parser.add_argument("--channel_divisor", type=int, default=1, help="kept channels: a multiple of this (1)")
@@ -94,6 +101,51 @@ def _rates(text: str) -> float | dict[str, float]:
     if not isinstance(content, dict) or not all(type(rate) in (int, float) for rate in content.values()):
         raise ConfigError(f'--rates {text}: expected {{"pattern": rate, ...}}, found {content!r}')
     return content
+
+
+def _repair(model: Any, small: Any, masks: Any, options: argparse.Namespace) -> None:
+    """Repairs `small` on photographs drawn by the seed, and prints what it still misses."""
+    import numpy as np
+
+    from lib.data.annotations import read_annotations
+    from lib.data.images import image_files, read_rgb
+    from lib.errors import DataError
+    from lib.pruning import repair
+    from lib.tables import markdown_table
+
+    if options.repair_images < 1:
+        raise ConfigError(f"--repair_images must be at least 1, got {options.repair_images}")
+    files = image_files(options.repair)
+    boxes_of = {}
+    if options.annotations:
+        records = read_annotations(options.annotations, options.repair, check_images=False)
+        boxes_of = {record.image.resolve(): record.boxes_xyxy_px for record in records}
+    images: list[Any] = []
+    boxes: list[Any] = []
+    unreadable: list[str] = []
+    for index in np.random.default_rng(options.seed).permutation(len(files)):
+        if len(images) == options.repair_images:
+            break
+        try:
+            images.append(read_rgb(files[index]))
+        except DataError as error:
+            unreadable.append(str(error))
+            continue
+        boxes.append(boxes_of.get(files[index].resolve(), np.zeros((0, 4), np.float32)))
+    for message in unreadable:
+        print(f"left out: {message}")
+    report = repair(model, small, masks, images, boxes, seed=options.seed)
+    rows = [[one.name, f"{one.before:.4f}", f"{one.after:.4f}", f"{one.positions:,}"] for one in report.layers]
+    print(markdown_table(["layer", "error before", "after", "positions"], rows))
+    faces = sum(map(len, boxes))
+    print(
+        f"repaired on {report.images} images with {faces} faces, {len(unreadable)} unreadable; {report.seconds:.0f} s"
+    )
+    print(f"activations and sums took {report.peak_bytes / 2**20:.0f} MiB at most")
+    if report.underdetermined:
+        print(f"fewer positions than unknowns, held by the ridge alone: {', '.join(report.underdetermined)}")
+    if report.left:
+        print(f"no rule, left as they are: {', '.join(report.left)}")
 
 
 def _check(masked: Any, small: Any, options: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from lib.pruning.dead import combine, dead_channels
 from lib.pruning.graph.sets import ChannelSet, channel_sets
 from lib.pruning.masks import HeldMasks, Masks, apply_masks, zero_softly
 from lib.pruning.plan import plan, plan_kept
+from lib.pruning.repair import RepairReport, recalibrate, repair
 from lib.pruning.schedule import pruning_schedule
 from lib.pruning.shrink import largest_difference, shrink
 from lib.pruning.soft import SoftPruning
@@ -19,6 +20,7 @@ __all__ = [
     "HeldMasks",
     "Masks",
     "RemovablePart",
+    "RepairReport",
     "SoftPruning",
     "apply_masks",
     "channel_sets",
@@ -29,8 +31,10 @@ __all__ = [
     "plan",
     "plan_kept",
     "pruning_schedule",
+    "recalibrate",
     "removable_part",
     "removal_report",
+    "repair",
     "shrink",
     "zero_softly",
 ]

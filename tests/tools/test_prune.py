@@ -3,8 +3,10 @@ import re
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
+from lib.data.images import write_rgb
 from lib.models import load, save
 from lib.pruning import apply_masks, channel_sets, plan
 from lib.pruning.cost import count_parameters
@@ -76,3 +78,21 @@ def test_a_difference_is_a_failure(checkpoint: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("lib.pruning.shrink", broken)
     assert main([f"--ckpt_path={checkpoint}", "--rates=0.2", "--check"]) == 1
+
+
+def test_repairs_on_a_folder_of_photographs(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random = np.random.default_rng(0)
+    for index in range(3):
+        write_rgb(tmp_path / f"photos/inner/{index}.png", random.integers(0, 256, (64, 80, 3), np.uint8))
+    (tmp_path / "photos/broken.jpg").write_bytes(b"no image")
+    faces = tmp_path / "faces.txt"
+    faces.write_text("inner/0.png\n1\n10 10 20 20\n")
+    command = [f"--ckpt_path={checkpoint}", "--rates=0.25", f"--repair={tmp_path}/photos", f"--annotations={faces}"]
+    assert main([*command, f"--output={tmp_path}/small.keras", "--height=64", "--width=64"]) == 0
+    printed = capsys.readouterr().out
+    assert "the same in both models" in printed
+    assert "repaired on 3 images with 1 faces, 1 unreadable" in printed
+    assert "broken.jpg" in printed
+    assert (tmp_path / "small.keras").exists()

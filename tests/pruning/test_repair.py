@@ -1,0 +1,176 @@
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from lib.errors import DataError
+from lib.models.layers import WeightedFusion
+from lib.pruning import Masks, channel_sets, largest_difference, plan, recalibrate, repair, shrink
+from tests.detectors import random_detector, random_dsfd
+from tests.networks import copy_of, lively
+
+
+def _images(count: int = 6, side: int = 32, seed: int = 0) -> list[Any]:
+    random = np.random.default_rng(seed)
+    return [random.integers(0, 256, (side, side + 4 * index, 3), np.uint8) for index in range(count)]
+
+
+def _conv(x: Any, name: str, norm: bool = True, **options: Any) -> Any:
+    x = layers.Conv2D(8, 3, padding="same", name=name, **options)(x)
+    x = layers.BatchNormalization(name=f"{name}_bn")(x) if norm else x
+    return layers.ReLU(name=f"{name}_relu")(x)
+
+
+def _network(kind: str) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    image = keras.Input((None, None, 3))
+    x = _conv(layers.Rescaling(1 / 64, offset=-2)(image), "first", norm=kind != "no_norm")
+    match kind:
+        case "plain" | "no_norm":
+            x = _conv(x, "second", norm=kind == "plain", strides=2)
+        case "depthwise":
+            x = layers.BatchNormalization()(layers.DepthwiseConv2D(3, name="depthwise")(x))
+        case "separable":
+            x = layers.ReLU()(layers.SeparableConv2D(8, 3, strides=2, padding="same", name="separable")(x))
+        case "residual":
+            x = layers.Add()([x, _conv(_conv(x, "second"), "third")])
+            x = layers.Add()([layers.Conv2D(8, 1, name="shortcut")(x), layers.Conv2D(8, 3, padding="same")(x)])
+        case "fusion":
+            a, b = _conv(x, "second"), layers.Conv2D(8, 3, padding="same", name="third")(x)
+            x = WeightedFusion()([a, b])
+        case "joined":
+            x = layers.Concatenate()([x, _conv(x, "second", dilation_rate=2)])
+        case "shared":
+            again = layers.Conv2D(8, 3, padding="same", activation="relu", name="again")
+            x = layers.Add()([again(x), again(layers.MaxPooling2D(3, 1, padding="same")(x))])
+        case "nested":
+            inner = keras.Input((None, None, 8))
+            x = keras.Model(inner, _conv(inner, "inner"), name="nest")(x)
+        case "norm_alone":
+            x = layers.Add()([x, layers.Conv2D(8, 1, name="second")(x)])
+            x = layers.ReLU()(layers.BatchNormalization(name="alone")(x))
+        case "dense":
+            x = layers.Dense(16, activation="relu", name="hidden")(layers.GlobalAveragePooling2D()(x))
+            return lively(keras.Model(image, layers.Dense(4, name="out")(x)), np.random.default_rng(0), 32)
+    return lively(keras.Model(image, layers.Conv2D(4, 1, name="out")(x)), np.random.default_rng(0), 32)
+
+
+KINDS = (
+    "plain no_norm depthwise separable residual fusion joined shared nested norm_alone dense".split()  # noqa: SIM905
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_layer_gets_worse_and_the_output_gets_nearer(kind: str) -> None:
+    model = _network(kind)
+    masks = plan(model, 0.4)
+    small = shrink(model, masks)
+    bare = copy_of(small)
+    images = _images()
+    report = repair(model, small, masks, images, ridge=1e-5)
+    assert report.layers
+    assert not report.left
+    for layer in report.layers:
+        assert layer.after <= layer.before + 1e-9, layer
+
+    def error(other: keras.Model) -> float:
+        pairs = [(np.asarray(model(i[None] * 1.0)), np.asarray(other(i[None] * 1.0))) for i in images]
+        return sum(float(np.square(a - b).sum()) for a, b in pairs)
+
+    assert error(small) < error(bare)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_masked_leaves_every_weight(kind: str) -> None:
+    model = _network(kind)
+    masks = Masks("removable", {item.name: () for item in channel_sets(model)})
+    small = shrink(model, masks)
+    before = small.get_weights()
+    assert repair(model, small, masks, _images(2)).layers == ()
+    for a, b in zip(before, small.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_channel_that_is_there_twice_is_not_missed() -> None:
+    model = _network("plain")
+    for weight in (*model.get_layer("first").weights, *model.get_layer("first_bn").weights):
+        value = np.array(weight)
+        value[..., 5] = value[..., 2]
+        weight.assign(value)
+    masks = Masks("removable", {item.name: (5,) if item.name == "first" else () for item in channel_sets(model)})
+    small = shrink(model, masks)
+    image = _images(1)[0][None].astype(np.float32)
+    bare = largest_difference(model, small, image)
+    repair(model, small, masks, _images(), ridge=1e-8, before_relu=False)
+    assert bare > 0.1
+    assert largest_difference(model, small, image) < 1e-3
+
+
+def test_the_seed_decides() -> None:
+    model = random_detector()
+    masks = plan(model, 0.25)
+    boxes = [np.array([[4.0, 4, 20, 24]])] * 3
+    made = []
+    for _ in range(2):
+        small = shrink(model, masks)
+        repair(model, small, masks, _images(3, 64), boxes, positions_per_layer=300, seed=3)
+        made.append(small.get_weights())
+    for a, b in zip(*made, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("emptied", ["stage2_block1_conv1", "lateral1"])
+def test_whole_branches_may_be_gone(emptied: str) -> None:
+    model = random_detector()
+    sets = {item.name: item for item in channel_sets(model)}
+    channels: dict[str, tuple[int, ...]] = {name: (0,) if item.size > 1 else () for name, item in sets.items()}
+    found = next(name for name, item in sets.items() if emptied in item.convolutions)
+    if len(sets[found].convolutions) == 1:
+        channels[found] = tuple(range(sets[found].size))
+    masks = Masks("removable", channels)
+    small = shrink(model, masks)
+    report = repair(model, small, masks, _images(2, 64))
+    assert report.layers
+    assert all(np.isfinite(weight).all() for weight in small.get_weights())
+
+
+def test_dsfd_is_repaired() -> None:
+    model = random_dsfd()
+    masks = plan(model, 0.25)
+    small = shrink(model, masks)
+    report = repair(model, small, masks, _images(1, 64), positions_per_layer=200)
+    assert all(layer.after <= layer.before + 1e-9 for layer in report.layers)
+    assert all(np.isfinite(weight).all() for weight in small.get_weights())
+
+
+def test_few_positions_are_named_and_grey_images_taken() -> None:
+    model = _network("plain")
+    masks = plan(model, 0.4)
+    small = shrink(model, masks)
+    report = repair(model, small, masks, [np.full((20, 20), 9, np.uint8)], positions_per_layer=10)
+    assert "second" in report.underdetermined
+    assert all(np.isfinite(weight).all() for weight in small.get_weights())
+
+
+def test_unfit_images_are_refused() -> None:
+    model = _network("plain")
+    masks = plan(model, 0.4)
+    small = shrink(model, masks)
+    with pytest.raises(DataError, match="needs images"):
+        repair(model, small, masks, [])
+    with pytest.raises(DataError, match="one array for each image"):
+        repair(model, small, masks, _images(2), [np.zeros((0, 4))])
+    with pytest.raises(DataError, match="without an image"):
+        recalibrate(small, [])
+
+
+def test_recalibrated_statistics_are_those_of_the_image() -> None:
+    model = _network("plain")
+    image = _images(1)[0]
+    recalibrate(model, [image])
+    read = keras.Model(model.inputs, model.get_layer("first").output)(image[None] * 1.0)
+    norm = model.get_layer("first_bn")
+    np.testing.assert_allclose(norm.moving_mean, np.mean(read, (0, 1, 2)), atol=1e-4)
+    np.testing.assert_allclose(norm.moving_variance, np.var(read, (0, 1, 2)), rtol=1e-3)
