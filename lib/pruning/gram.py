@@ -133,8 +133,10 @@ class Sums:
 
     def by_group(self, rows: FloatArray) -> FloatArray:
         """[groups, n, features (+ 1)]."""
-        x = rows.transpose(1, 0, 2).astype(np.float64 if rows.shape[2] <= WIDE else np.float32)
-        return np.concatenate([x, np.ones((*x.shape[:2], 1), x.dtype)], axis=2) if self.intercept else x
+        x: FloatArray = rows.transpose(1, 0, 2).astype(np.float64 if rows.shape[2] <= WIDE else np.float32)
+        if self.intercept:
+            x = np.concatenate([x, np.ones((*x.shape[:2], 1), x.dtype)], axis=2)
+        return x
 
     def ridge(self, share: float) -> FloatArray:
         """[groups, width]: `share` of the mean diagonal of X'X; next to nothing on the intercept."""

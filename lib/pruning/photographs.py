@@ -11,6 +11,7 @@ from lib.errors import DataError
 
 
 def is_photograph(image: Any) -> bool:
+    """Whether this is one image, uint8, and not a batch that is ready for the model."""
     return isinstance(image, np.ndarray) and image.dtype == np.uint8
 
 
