@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lib.config import load_config
 from lib.console import friendly_errors, progress_bar, start_logging
-from lib.tables import stage_table
+from lib.tables import rates_table, stage_table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not results["stages"]:
             print("the search is over; the chief goes on with what it found")
             return 0
+        if "search" in results:
+            print(f"\nshare of the channels that goes, by the search:\n\n{rates_table(results['search'])}")
         print(f"\n{stage_table(results)}\n\nrun folder: {config.MODEL.model_path}")
     return 0
 

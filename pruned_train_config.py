@@ -13,9 +13,10 @@ from lib.config import Config
 config = Config()
 
 # --- what runs ---------------------------------------------------------------------------------------------------
-# Any of pretrain, soft_prune, finetune, evaluate, in this order. With MODEL.pretrained_model, loading it takes
-# pretrain's place. Without evaluate no AP is measured.
-config.TRAIN.stages = ("pretrain", "soft_prune", "finetune", "evaluate")
+# Any of pretrain, search, soft_prune, shrink, finetune, evaluate, in this order. With MODEL.pretrained_model, loading
+# it takes pretrain's place. shrink takes the pruned channels out (without soft_prune: by the present weights), finetune
+# trains the small model; with shrink behind it, the whole one with them held at zero. Without evaluate no AP.
+config.TRAIN.stages = ("pretrain", "soft_prune", "shrink", "finetune", "evaluate")
 config.TRAIN.seed = 0  # of everything random: weights, sample set, shuffling, augmentation
 
 # --- data --------------------------------------------------------------------------------------------------------
@@ -115,13 +116,13 @@ config.PRUNE.epoch_prune = 2  # epochs between two soft prunings (published: 5)
 config.PRUNE.soft_epoch = 6  # epochs of soft pruning (published: 200)
 config.PRUNE.soft_lr = 1e-3
 config.PRUNE.soft_lr_decay_epoch = (4,)  # epochs of this stage at which the rate falls to a tenth
-config.PRUNE.finetune_epoch = 9  # epochs with the pruned channels held at zero (published: 10)
+config.PRUNE.finetune_epoch = 9  # published: 10
 config.PRUNE.finetune_lr = 1e-3
 config.PRUNE.finetune_lr_decay_epoch = (6,)
 config.PRUNE.calibration_images = 64  # with pruned_alpha: channels silent on so many training images go too; 0: off
 
 # --- search for rates, in place of PRUNE.rate ---------------------------------------------------------------------
-config.SEARCH.enabled = False  # True: before soft pruning, rates are searched for; they end up in rates_*.json
+config.SEARCH.enabled = False  # True: the stage search comes before the first one that prunes
 config.SEARCH.budget = "macs"  # what is limited: "macs", "parameters", "latency" (of LiteRT), "zeroed" (published)
 config.SEARCH.target = 0.5  # share of it that is left, above 0; [0.9, 0.7, 0.5]: several, the first is pruned to
 config.SEARCH.target_pruning_rate = 0.0  # share that goes, in place of target (published: 0.1 to 0.6); 0: off

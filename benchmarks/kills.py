@@ -42,7 +42,6 @@ lib.data.sources.ensure_samples = lambda path, seed: make(path, seed, 16, 6)
 lib.runs.job.run(config)
 """
 OVERRIDES = [
-    "TRAIN.stages=pretrain,soft_prune,finetune",
     "TRAIN.epoch=2",
     "PRUNE.soft_epoch=2",
     "PRUNE.finetune_epoch=2",
@@ -57,9 +56,12 @@ OVERRIDES = [
 ]
 
 
-def start(folder: Path, samples: Path) -> "subprocess.Popen[bytes]":
+ORDERS = ("pretrain,soft_prune,shrink,finetune", "pretrain,soft_prune,finetune,shrink")
+
+
+def start(folder: Path, samples: Path, stages: str = ORDERS[0]) -> "subprocess.Popen[bytes]":
     """Starts the job in a session of its own."""
-    command = [sys.executable, "-c", JOB, str(folder), str(samples), *OVERRIDES]
+    command = [sys.executable, "-c", JOB, str(folder), str(samples), *OVERRIDES, f"TRAIN.stages={stages}"]
     return subprocess.Popen(  # noqa: S603
         command, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -130,11 +132,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=20, help="runs to kill")
     parser.add_argument("--kills", type=int, default=1, help="kills of each")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--stages", default=ORDERS[0], help=f"TRAIN.stages ({ORDERS[0]})")
     options = parser.parse_args(arguments)
     draw = random.Random(options.seed)  # noqa: S311
     with tempfile.TemporaryDirectory() as place:
         samples, whole = Path(place) / "samples", Path(place) / "whole"
-        process = start(whole, samples)
+        process = start(whole, samples, options.stages)
         while not whole.exists() and process.poll() is None:
             time.sleep(0.001)
         began = time.monotonic()
@@ -145,10 +148,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for run in range(options.runs):
             killed = Path(place) / f"killed{run}"
             for number in range(options.kills):
-                hit = kill(start(killed, samples), killed, draw.uniform(0, length_s), (run + number) % 2 == 1)
+                hit = kill(
+                    start(killed, samples, options.stages), killed, draw.uniform(0, length_s), (run + number) % 2 == 1
+                )
                 kills += bool(hit)
                 print(f"run {run}: {hit or 'it had ended'}", flush=True)
-            finished(start(killed, samples))
+            finished(start(killed, samples, options.stages))
             found = differences(whole, killed)
             same += not found
             print(f"run {run}: {'bitwise equal' if not found else 'DIFFERENT: ' + ', '.join(found)}", flush=True)

@@ -12,7 +12,7 @@ from lib.config import Config
 
 config = Config()
 
-config.TRAIN.stages = ("pretrain", "soft_prune", "finetune", "evaluate")  # pretrain: loads the model below
+config.TRAIN.stages = ("pretrain", "soft_prune", "shrink", "finetune", "evaluate")  # pretrain: loads the model
 config.TRAIN.seed = 0
 config.TRAIN.batch_size = 8
 config.TRAIN.train_set_size = 400  # images, drawn by the seed; 0: all

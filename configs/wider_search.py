@@ -12,7 +12,7 @@ from lib.config import Config
 
 config = Config()
 
-config.TRAIN.stages = ("pretrain", "soft_prune", "finetune", "evaluate")  # pretrain: loads the model below
+config.TRAIN.stages = ("pretrain", "search", "soft_prune", "shrink", "finetune", "evaluate")  # pretrain: loads it
 config.TRAIN.seed = 0
 config.TRAIN.batch_size = 8
 config.TRAIN.train_set_size = 320  # images, drawn by the seed; 0: all
@@ -31,7 +31,6 @@ config.DATA.anchor_sampling = 0.5  # probability of data-anchor sampling in plac
 config.MODEL.pretrained_model = "models/eresfd.keras"
 config.MODEL.model_path = "runs/eresfd_wider_search"
 
-config.SEARCH.enabled = True
 config.SEARCH.budget = "macs"
 config.SEARCH.target = 0.5  # share of the multiply-accumulates that is left
 config.SEARCH.groups = "eresfd_6"

@@ -51,6 +51,16 @@ def stage_table(results: dict[str, Any]) -> str:
     return table + "\n\n" + "\n".join(notes)
 
 
+def rates_table(found: Sequence[dict[str, Any]]) -> str:
+    """Rates that a search found, by layer group, a column a target: the contents of its `rates_*.json`."""
+    names = list(found[0]["groups"])
+    header = ["group", *(f"{item['target']:g} left" for item in found)]
+    rows = [[name, *(f"{item['groups'][name]:.2%}" for item in found)] for name in names]
+    rows.append(["left of the budget", *(f"{item['budget_ratio']:.2%}" for item in found)])
+    rows.append(["validation loss", *(f"{item['val_loss']:.4f}" for item in found)])
+    return markdown_table(header, rows)
+
+
 def cost_table(report: dict[str, Any]) -> str:
     """The layers and sums of `lib.pruning.activity.cost_report`."""
     measured = report["images"] > 0

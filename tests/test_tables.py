@@ -1,4 +1,4 @@
-from lib.tables import markdown_table, removal_table, stage_table
+from lib.tables import markdown_table, rates_table, removal_table, stage_table
 
 
 def test_table_lines_up() -> None:
@@ -51,3 +51,14 @@ def test_stage_table_tells_what_removal_brought() -> None:
     assert "largest difference of any output 3.0e-06; the same 9 detections on 8 validation images" in text
     assert "of 40 pruned channels 30 could be taken out" in text
     assert "LiteRT, one thread, at 480x640" in text
+
+
+def test_rates_of_a_search() -> None:
+    found = [
+        {"target": target, "groups": {"stem": 0.5, "context": 0.25}, "budget_ratio": target, "val_loss": 1.5}
+        for target in (0.9, 0.4)
+    ]
+    lines = rates_table(found).splitlines()
+    assert lines[0].split() == ["|", "group", "|", "0.9", "left", "|", "0.4", "left", "|"]
+    assert "50.00%" in lines[2]
+    assert "40.00%" in lines[-2]

@@ -5,6 +5,7 @@ import pytest
 
 from lib.arrays import FloatArray
 from lib.data.annotations import Record, read_annotations
+from lib.data.images import write_rgb
 from lib.data.scenes import SampleSet
 from lib.evaluation.ap import average_precision, evaluate
 from tests.conftest import random_boxes
@@ -79,6 +80,22 @@ class _Oracle:
 
     def __call__(self, image: np.ndarray, score_threshold: float) -> FloatArray:
         return self.left.pop(0)
+
+
+def test_a_broken_detector_has_no_ap(samples: SampleSet, tmp_path: Path) -> None:
+    records = read_annotations(samples.val_annotations, samples.val_images)
+
+    def broken(*_: object) -> FloatArray:
+        raise ValueError("shapes do not fit")
+
+    with pytest.raises(ValueError, match="shapes do not fit"):
+        evaluate(broken, records)  # type: ignore[arg-type]
+
+    small = tmp_path / "small.png"
+    write_rgb(small, np.zeros((15, 40, 3), np.uint8))
+    tiny = [Record("small", small, records[0].boxes_xyxy_px, "a:1"), *records[1:]]
+    _, unusable = evaluate(_Oracle(records[1:]), tiny)  # type: ignore[arg-type]
+    assert unusable == 1
 
 
 def test_evaluate_reads_images_and_counts_unreadable_ones_as_missed(samples: SampleSet, tmp_path: Path) -> None:

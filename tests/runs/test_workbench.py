@@ -59,7 +59,8 @@ def test_masks_on_file_go_before_new_ones(tmp_path: Path) -> None:
 
 def test_rates_that_were_found_go_before_those_of_the_settings(tmp_path: Path) -> None:
     bench = _bench(tmp_path, small_detector())
-    assert bench.rates == 0.5
+    before = bench.rates
+    assert before == 0.5
     write_json(tmp_path / "rates_0.4.json", {"rate": {"conv1": 0.25}})
     bench.folder.state.rates = "rates_0.4.json"
     assert bench.rates == {"conv1": 0.25}
