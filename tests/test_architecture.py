@@ -29,11 +29,6 @@ DEBTS = {
     ("pruning/activity.py", "models"),
     ("pruning/activity.py", "models.any_size"),
     ("pruning/activity.py", "models.folding"),
-    ("pruning/activity.py", "models.layers"),
-    ("pruning/graph/kinds.py", "models.layers"),
-    ("pruning/graph/silence.py", "models.layers"),
-    ("pruning/shrink.py", "models.layers"),
-    ("pruning/zeros.py", "models.layers"),
 }
 EXPORTS = {"pb.py", "litert.py", "logs.py", "devices.py"}  # TensorFlow's formats, and its replicas
 FILES = sorted((ROOT / "lib").rglob("*.py"))

@@ -31,6 +31,8 @@ class WeightedFusion(keras.layers.Layer):
     """
 
     EPSILON = 1e-4
+    channel_kind = "sum"  # this and the like: see lib.pruning.graph.kinds
+    crops_to_first = True
 
     def build(self, input_shape: list[Shape]) -> None:
         if len(input_shape) != 2 or input_shape[0][-1] != input_shape[1][-1]:
@@ -41,11 +43,17 @@ class WeightedFusion(keras.layers.Layer):
 
     def call(self, inputs: list[Any]) -> Any:
         a, b = inputs
-        b = cropped_like(b, a)
+        weight = self._normalised()
+        return weight[0] * a + weight[1] * cropped_like(b, a)
+
+    def _normalised(self) -> Any:
         weight = ops.relu(self.fusion_weight)
         weight = weight / (ops.sum(weight) + self.EPSILON)
-        weight = weight / (ops.sum(weight) + self.EPSILON)
-        return weight[0] * a + weight[1] * b
+        return weight / (ops.sum(weight) + self.EPSILON)
+
+    def operand_weights(self) -> list[float]:
+        """What a and b are multiplied by."""
+        return [float(value) for value in ops.convert_to_numpy(self._normalised())]
 
     def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
         return tuple(input_shape[0])
@@ -79,6 +87,7 @@ class L2Normalization(keras.layers.Layer):
     """
 
     EPSILON = 1e-12  # of the squared norm
+    channel_kind = "l2norm"
 
     def __init__(self, initial_scale: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -107,6 +116,8 @@ class CroppedMultiply(keras.layers.Multiply):
     map of ceil(H / 2) rows may give one row too many. Output [B, H, W, C].
     """
 
+    channel_kind = "product"
+
     def build(self, input_shape: list[Shape]) -> None:
         if len(input_shape) != 2 or input_shape[0][-1] != input_shape[1][-1]:
             raise ValueError(f"{self.name} multiplies two maps of the same channels, got shapes {input_shape}")
@@ -130,6 +141,8 @@ class ConcatenateAnchors(keras.layers.Layer):
         anchors: `AnchorSpec.to_dict()`.
 
     """
+
+    channel_kind = "sum"  # channel j of all levels, one level after another
 
     def __init__(self, anchors: dict[str, Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -18,9 +18,9 @@ from lib.data.images import read_rgb
 from lib.models import inference_model
 from lib.models.any_size import ready_for_any_size
 from lib.models.folding import scale_and_offset
-from lib.models.layers import WeightedFusion
 from lib.pruning.cost import LayerCost, count_macs, count_parameters, layer_costs, zero_share
 from lib.pruning.graph.calls import plain_calls, readers
+from lib.pruning.graph.kinds import has_factors
 
 Rule = Literal["filter", "silent"]
 Mask = NDArray[np.bool_]  # [channels], True: active
@@ -226,7 +226,7 @@ def _mask_behind(layer: keras.layers.Layer, inputs: list[Mask | None], output: A
     same = bool(known) and all(len(mask) == channels for mask in known)
     if same and isinstance(layer, layers.Multiply):
         return np.asarray(np.all(known, axis=0))
-    if same and (len(known) == 1 or isinstance(layer, (layers.Add, WeightedFusion))):
+    if same and (len(known) == 1 or isinstance(layer, layers.Add) or has_factors(layer)):
         return np.asarray(np.any(known, axis=0))
     return np.ones(channels or 1, bool)
 

@@ -5,10 +5,9 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import layers
 
 from lib.errors import ModelError
-from lib.models.layers import WeightedFusion
 from lib.pruning.graph.channels import BoolArray, ChannelGraph, Step
 from lib.pruning.graph.kinds import weight_axes
 from lib.pruning.masks import Masks, resolve
@@ -22,7 +21,7 @@ def shrink(model: keras.Model, masks: Masks) -> keras.Model:
 
     It is an ordinary functional model, not compiled, with the same inputs, outputs and layer names. Where a set is
     emptied, what only it fed is gone too; an addition or concatenation with one operand left is gone itself, and a
-    fusion with one left becomes a Rescaling. Nested models are taken apart.
+    sum whose operands have factors becomes a Rescaling. Nested models are taken apart.
 
     Args:
         model: masked or not; masked channels' weights are not looked at.
@@ -90,7 +89,8 @@ class _Rebuild:
         if step.kind in ("sum", "join") and len(left) < len(step.call.inputs):
             operands = [self.tensors[number] for number in left]
             if position in self.silenced.scaled:
-                return layers.Rescaling(_share_of_first(step, left), name=step.layer.name)(operands[0])
+                factor = step.layer.operand_weights()[step.call.inputs.index(left[0])]
+                return layers.Rescaling(factor, name=step.layer.name)(operands[0])
             return operands[0] if len(operands) == 1 else self._copy(step)(operands)
         pairs = zip(step.call.node.input_tensors, step.call.inputs, strict=True)
         args, kwargs = step.call.node.arguments.fill_in({id(tensor): self.tensors[n] for tensor, n in pairs})
@@ -126,10 +126,3 @@ class _Rebuild:
                 for axis, kept in axes.items():
                     values = np.compress(kept, values, axis)
                 target.assign(values)
-
-
-def _share_of_first(step: Step, left: list[int]) -> float:
-    """What a fusion multiplies the operand with that is left."""
-    assert isinstance(step.layer, WeightedFusion)
-    one = [ops.full((1, 1, 1, 1), float(number in left)) for number in step.call.inputs]
-    return float(np.asarray(step.layer(one))[0, 0, 0, 0])

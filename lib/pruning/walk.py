@@ -14,6 +14,7 @@ from lib.arrays import BoolArray, FloatArray
 from lib.errors import DataError, ModelError
 from lib.pruning.gram import Affine, Sums, positions, solve_before_relu
 from lib.pruning.graph.channels import ChannelGraph, Step
+from lib.pruning.graph.kinds import has_factors
 from lib.pruning.masks import Masks, resolve
 from lib.pruning.photographs import as_batch, is_photograph, window
 
@@ -370,10 +371,7 @@ def _weights(layer: Any, operands: int) -> list[float] | None:
     """What an addition multiplies each operand with; None for sums of other kinds."""
     if isinstance(layer, layers.Add) or type(layer).__name__ == "Add":
         return [1.0] * operands
-    if not hasattr(layer, "fusion_weight"):
-        return None
-    ones = [[float(index == operand) for index in range(operands)] for operand in range(operands)]
-    return [float(np.asarray(layer([np.full((1, 1, 1, 1), v, np.float32) for v in row])).item()) for row in ones]
+    return layer.operand_weights() if has_factors(layer) else None
 
 
 def _is_relu(function: Any) -> bool:

@@ -9,9 +9,8 @@ import numpy as np
 
 from lib.arrays import FloatArray
 from lib.errors import ConfigError
-from lib.models.layers import ConcatenateAnchors
 from lib.pruning.graph.channels import BoolArray, ChannelGraph, Ports, Step
-from lib.pruning.graph.kinds import filters_of, keeps_zero
+from lib.pruning.graph.kinds import filters_of, has_factors, keeps_zero
 from lib.pruning.graph.sets import SetMap
 from lib.pruning.graph.silence import silence
 from lib.pruning.masks import Masks
@@ -172,9 +171,11 @@ def _constant_behind(step: Step, ins: list[FloatArray], channels: int, negligibl
             return np.tile(first, channels // len(first))
         case "product":
             return np.where(np.any([operand == 0 for operand in ins], axis=0), 0.0, np.prod(ins, axis=0))
-        case "sum" if isinstance(layer, (keras.layers.Concatenate, ConcatenateAnchors)):  # along another axis
+        case "sum" if isinstance(layer, keras.layers.Concatenate):  # along another axis
             return np.where(np.all([operand == first for operand in ins], axis=0), first, np.nan)
-        case "sum" if isinstance(layer, keras.Layer):
+        case "sum" if has_factors(layer):
+            return np.sum([factor * x for factor, x in zip(layer.operand_weights(), ins, strict=True)], axis=0)
+        case "sum" if isinstance(layer, keras.Layer) and not hasattr(layer, "channel_kind"):
             return _called_on(layer, ins)
         case "norm" | "pass" if isinstance(layer, _VALUE_BY_VALUE):
             return _called_on(layer, ins)

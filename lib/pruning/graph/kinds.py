@@ -1,4 +1,15 @@
-"""What each kind of layer does to channels. A channel is an index of a tensor's last axis."""
+"""What each kind of layer does to channels. A channel is an index of a tensor's last axis.
+
+A layer that is not Keras' own says by a class attribute what it does:
+
+    channel_kind       "pass", "l2norm", "sum", "product", "join" or "opaque", as listed below. It makes no channels,
+                       and of zeros a zero. A weight whose last axis is as long as the channels runs over them.
+
+and a "sum" whose operands each have a factor, so that it is no more than that factor when one operand is left, by
+
+    operand_weights()  the factors, a list of float; none of its weights then runs over channels.
+    crops_to_first     True if the first operand says to which height and width the others are cropped.
+"""
 
 from collections.abc import Callable
 from functools import cache
@@ -9,17 +20,19 @@ import numpy as np
 from keras import layers, ops
 
 from lib.arrays import FloatArray
-from lib.models.layers import ConcatenateAnchors, L2Normalization, WeightedFusion
+from lib.errors import ModelError
 from lib.pruning.graph.calls import Call, Shape
 
 # make       new channels from all that go in            depthwise  new channels, each from one that goes in
 # norm       scales and shifts each channel              pass       each channel stays itself
 # l2norm     each channel stays itself, divided by a norm of all; zeros add nothing to it
-# sum        channel j of all operands added (or any     product    channel j of all operands multiplied
-#            other way in which zeros make a zero)
+# sum        channel j of all operands added, or any     product    channel j of all operands multiplied
+#            other way in which zeros make a zero (maxima, maps one after another along another axis)
 # join       channels of the operands, one after another flatten    the same channels once for every position
 # opaque     not known: what goes in or comes out is no longer followed
 Kind = Literal["make", "depthwise", "norm", "pass", "l2norm", "sum", "product", "join", "flatten", "opaque"]
+
+_OWN = ("pass", "l2norm", "sum", "product", "join", "opaque")  # what `channel_kind` may say
 
 _PASSING = (
     layers.ZeroPadding2D,
@@ -39,9 +52,7 @@ _PASSING = (
     layers.ELU,
     layers.PReLU,
 )
-_SUMS = (layers.Add, layers.Subtract, layers.Average, layers.Maximum, layers.Minimum, WeightedFusion)
-# Sums that stay what they are when operands that are zero are left out; the others would need them as zeros.
-DROPPING_SUMS = (layers.Add, WeightedFusion)
+_SUMS = (layers.Add, layers.Subtract, layers.Average, layers.Maximum, layers.Minimum)
 # They mix channels, so that what they read and make stays as if they were protected.
 MIXERS = (layers.GroupNormalization, layers.LayerNormalization)
 _SHIFTS = ("Add", "Subtract")  # bare operations
@@ -49,12 +60,17 @@ _MAKERS = (layers.Conv2D, layers.Dense, layers.SeparableConv2D)
 SUPPORTED = (
     "Conv2D, DepthwiseConv2D, SeparableConv2D, Dense, BatchNormalization, activations that act on each value, padding, "
     "cropping, pooling, upsampling, Dropout, Flatten, Reshape that keeps the last axis, Rescaling, additions and other "
-    "sums, Multiply, Concatenate, WeightedFusion and L2Normalization"
+    "sums, Multiply, Concatenate, and layers with a `channel_kind`"
 )
 
 
 def kind_of(call: Call, shapes: list[Shape]) -> Kind:
-    """What a call does to channels."""
+    """What a call does to channels.
+
+    Raises:
+        ModelError: the layer's `channel_kind` is none that a layer may have; it is named.
+
+    """
     layer = call.layer
     ins, outs = [shapes[number] for number in call.inputs], [shapes[number] for number in call.outputs]
     if len(outs) != 1 or not ins or any(len(shape) < 2 or shape[-1] is None for shape in (*ins, *outs)):
@@ -64,6 +80,8 @@ def kind_of(call: Call, shapes: list[Shape]) -> Kind:
     same_channels = all(shape[-1] == outs[0][-1] for shape in ins)
     if not isinstance(layer, keras.Layer):
         return _kind_of_operation(layer, len(ins)) if same_channels else "opaque"
+    if (own := getattr(layer, "channel_kind", None)) is not None:
+        return _own_kind(layer, own, same_channels)
     if type(layer) in _MAKERS:
         return "make" if acts_on_each_value(layer.activation) else "opaque"
     if type(layer) is layers.DepthwiseConv2D:
@@ -74,8 +92,6 @@ def kind_of(call: Call, shapes: list[Shape]) -> Kind:
         return "pass" if acts_on_each_value(layer.activation) else "opaque"
     if isinstance(layer, _PASSING):
         return "pass"
-    if isinstance(layer, L2Normalization):
-        return "l2norm"
     if isinstance(layer, layers.Rescaling):
         return "pass" if np.ndim(layer.scale) == np.ndim(layer.offset) == 0 else "opaque"
     if isinstance(layer, layers.Reshape):
@@ -84,13 +100,32 @@ def kind_of(call: Call, shapes: list[Shape]) -> Kind:
         return "flatten" if None not in outs[0][1:] else "opaque"
     if isinstance(layer, layers.Multiply) and same_channels:
         return "product"
-    if isinstance(layer, (layers.Concatenate, ConcatenateAnchors)):
-        if getattr(layer, "axis", 1) in (-1, len(outs[0]) - 1):
+    if isinstance(layer, layers.Concatenate):
+        if layer.axis in (-1, len(outs[0]) - 1):
             return "join"
         return "sum" if same_channels else "opaque"
     if isinstance(layer, _SUMS) and same_channels:
         return "sum"
     return "opaque"
+
+
+def _own_kind(layer: Any, kind: str, same_channels: bool) -> Kind:
+    if kind not in _OWN:
+        raise ModelError(
+            f"{layer.name} ({type(layer).__name__}): channel_kind {kind!r} is none that a layer may declare; "
+            f"these are {', '.join(_OWN)}"
+        )
+    return kind if same_channels or kind == "join" else "opaque"  # type: ignore[return-value]
+
+
+def drops_operands(layer: Any) -> bool:
+    """Whether a sum stays what it is when operands that are zero are left out; others need them as zeros."""
+    return isinstance(layer, layers.Add) or has_factors(layer)
+
+
+def has_factors(layer: Any) -> bool:
+    """Whether a layer multiplies each of its operands by a factor, `operand_weights`."""
+    return hasattr(layer, "operand_weights")
 
 
 def _kind_of_operation(operation: Any, operands: int) -> Kind:
@@ -143,7 +178,7 @@ def weight_axes(layer: Any, inward: Any, outward: Any) -> list[tuple[keras.Varia
         inward, outward: arrays with an entry for each channel that goes in and comes out.
 
     """
-    if isinstance(layer, WeightedFusion):
+    if has_factors(layer):
         return [(weight, {}) for weight in layer.weights]
     found = []
     for weight in layer.weights:

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lib.errors import ConfigError
-from lib.models.layers import WeightedFusion
 from lib.pruning.graph.channels import BoolArray, ChannelGraph, Step
-from lib.pruning.graph.kinds import DROPPING_SUMS, keeps_zero
+from lib.pruning.graph.kinds import drops_operands, has_factors, keeps_zero
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,7 @@ class Silence:
         alive: by class, whether any channel of it is left; those that are not are gone from every layer.
         off: id of each layer that makes or normalises channels -> those of its channels that are gone.
         dead: positions of the calls of which nothing is left, or that nothing reads any more.
-        scaled: positions of the fusions that one operand is left of; all they still do is to scale it.
+        scaled: positions of the sums with factors that one operand is left of; all they still do is to scale it.
 
     """
 
@@ -92,7 +91,7 @@ def silence(graph: ChannelGraph, masked: BoolArray) -> Silence:
     for position, step in enumerate(graph.steps):
         lost = [number for number in step.call.inputs if states[number].idle.all()]
         _check_remains(graph, step, position in dead, lost, alive)
-        if lost and position in left and isinstance(step.layer, WeightedFusion):
+        if lost and position in left and has_factors(step.layer):
             scaled.add(position)
     return Silence(alive, off, dead, frozenset(scaled))
 
@@ -160,9 +159,10 @@ def _check_remains(graph: ChannelGraph, step: Step, dead: bool, lost: list[int],
         shapes = {number: graph.calls.shapes[number][:-1] for number in (*step.call.inputs, *step.call.outputs)}
         size = shapes[step.call.outputs[0]]
         whole = any(shapes[number] == size for number in step.call.inputs if number not in lost)
-        if isinstance(step.layer, WeightedFusion):  # the first operand says to which size the other is cropped
+        if getattr(step.layer, "crops_to_first", False):
             whole = step.call.inputs[0] not in lost or (whole and None not in size[1:])
-        if not isinstance(step.layer, DROPPING_SUMS) or not whole:
+        alone = not has_factors(step.layer) or len(lost) == len(step.call.inputs) - 1
+        if not (drops_operands(step.layer) and whole and alone):
             raise _cannot(step, "would have operands left and operands gone, and cannot go on without one")
 
 

@@ -1,10 +1,14 @@
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
+from lib.errors import ModelError
+from lib.models.layers import CroppedMultiply, L2Normalization, WeightedFusion
 from lib.pruning.graph.calls import Calls
-from lib.pruning.graph.kinds import acts_on_each_value, keeps_zero, kind_of, weight_axes, written
+from lib.pruning.graph.kinds import acts_on_each_value, drops_operands, keeps_zero, kind_of, weight_axes, written
 
 
 def _kind(layer: keras.layers.Layer, *shapes: tuple[int, ...]) -> str:
@@ -122,3 +126,34 @@ def test_bare_operations() -> None:
         call = next(call for call in graph.calls if graph.outputs[0] in call.outputs)
         assert kind_of(call, graph.shapes) == kind
         assert keeps is None or keeps_zero(call.layer) == keeps
+
+
+class _Own(layers.Layer):
+    """A user's layer that takes the maximum of its inputs."""
+
+    channel_kind = "sum"
+
+    def call(self, inputs: list[Any]) -> Any:
+        return keras.ops.maximum(*inputs)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return tuple(input_shape[0])
+
+
+def test_a_layer_of_ones_own_says_its_kind() -> None:
+    assert _kind(_Own(), (8, 8, 6), (8, 8, 6)) == "sum"
+    assert _kind(WeightedFusion(), (8, 8, 6), (8, 8, 6)) == "sum"
+    assert _kind(CroppedMultiply(), (8, 8, 6), (8, 8, 6)) == "product"
+    assert _kind(L2Normalization(10.0), (8, 8, 6)) == "l2norm"
+    assert (drops_operands(WeightedFusion()), drops_operands(layers.Add()), drops_operands(_Own())) == (
+        True,
+        True,
+        False,
+    )
+
+
+def test_a_kind_that_no_layer_may_have_is_refused_by_name() -> None:
+    layer = _Own(name="odd")
+    layer.channel_kind = "make"
+    with pytest.raises(ModelError, match=r"odd \(_Own\): channel_kind 'make'"):
+        _kind(layer, (8, 8, 6), (8, 8, 6))
