@@ -22,9 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.images:
             config.DATA.image_dir = options.images
         from lib.data.images import image_files
+        from lib.evaluation.cost_report import cost_report  # importing Keras takes seconds
         from lib.files import write_json
         from lib.models import load
-        from lib.pruning.activity import cost_report  # importing Keras takes seconds
         from lib.runs.folder import model_file
         from lib.tables import cost_table
 

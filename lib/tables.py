@@ -62,7 +62,7 @@ def rates_table(found: Sequence[dict[str, Any]]) -> str:
 
 
 def cost_table(report: dict[str, Any]) -> str:
-    """The layers and sums of `lib.pruning.activity.cost_report`."""
+    """The layers and sums of `lib.evaluation.cost_report.cost_report`."""
     measured = report["images"] > 0
     header = ["layer", "parameters", "MACs", "channels", "filter not zero", "not silent"]
     rows = []
@@ -84,6 +84,8 @@ def cost_table(report: dict[str, Any]) -> str:
     ]
     if measured:
         lines.append(f"  by activations, mean of {report['images']} images: {share('macs_on_images')}")
+    if report["not_counted"]:
+        lines.append(f"  not counted, of unknown kinds: {', '.join(report['not_counted'])}")
     return f"{table}\n\n" + "\n".join(lines)
 
 

@@ -1,5 +1,7 @@
 """Networks for tests of pruning: nothing in them is zero or one, and what comes out is of the order of one."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
@@ -68,3 +70,52 @@ def copy_of(model: keras.Model) -> keras.Model:
 def magnitude(model: keras.Model, inputs: Any) -> float:
     """The largest absolute value of any output."""
     return max(float(np.abs(np.asarray(output)).max()) for output in keras.tree.flatten(model(inputs, training=False)))
+
+
+def _separable(x: Any) -> Any:
+    x = layers.SeparableConv2D(8, 3, padding="same", name="separable")(x)
+    return layers.ReLU()(layers.BatchNormalization(name="separable_bn")(x))
+
+
+def _residual(x: Any) -> Any:
+    x = layers.Conv2D(8, 3, padding="same", activation="relu", name="stem")(x)
+    y = layers.Conv2D(8, 3, padding="same", use_bias=False, name="branch")(x)
+    return layers.ReLU()(layers.Add()([x, layers.BatchNormalization(name="branch_bn")(y)]))
+
+
+def _depthwise(x: Any) -> Any:
+    x = layers.Conv2D(8, 1, name="before")(x)
+    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="depthwise")(x)
+    return layers.ReLU(6.0)(layers.BatchNormalization(name="depthwise_bn")(x))
+
+
+def _gated(x: Any) -> Any:
+    """A gate of bare operations."""
+    x = layers.Conv2D(8, 3, padding="same", use_bias=False, name="gated")(x)
+    x = layers.ReLU()(layers.BatchNormalization(name="gated_bn")(x))
+    gate = layers.Conv2D(8, 1, name="gate")(layers.GlobalAveragePooling2D(keepdims=True)(x))
+    return x * (layers.ReLU(6.0)(gate + 3.0) * (1.0 / 6.0))
+
+
+_BODIES = (_separable, _residual, _depthwise, _gated)
+
+
+def _network(body: Callable[[Any], Any], depth: int, side: int = 16) -> keras.Model:
+    """image -> first -> body -> head; the body in so many models, one in the other."""
+    image = keras.Input((side, side, 3))
+    x = layers.Conv2D(6, 3, padding="same", activation="relu", name="first")(image)
+    made = body
+    for level in range(depth):
+        inside = keras.Input((None, None, 6))
+        made = keras.Model(inside, made(inside), name=f"nested{level}")
+    model = keras.Model(image, layers.Conv2D(2, 1, name="head")(made(x)))
+    return lively(model, np.random.default_rng(0), side)
+
+
+def nested_networks() -> dict[str, Callable[[], keras.Model]]:
+    """Builders of networks by name: every body flat, in a nested model, and in a nested model of a nested model."""
+    return {
+        f"{body.__name__.removeprefix('_')}, nested {depth}": partial(_network, body, depth)
+        for body in _BODIES
+        for depth in range(3)
+    }

@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from lib.pruning.graph.calls import layers_of
+
 _SIZES_PX = ((32, 48), (64, 32))  # different in both directions
 
 
@@ -16,7 +18,7 @@ def ready_for_any_size(model: keras.Model) -> None:
     if keras.backend.backend() != "tensorflow":
         return
     model.jit_compile = False
-    if any(max(_dilation(layer)) > 1 for layer in model.layers):
+    if any(max(_dilation(layer)) > 1 for layer in layers_of(model)):
         for height, width in _SIZES_PX:
             model.predict_on_batch(np.zeros((1, height, width, 3), np.float32))
 

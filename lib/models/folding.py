@@ -1,5 +1,8 @@
 """Batch normalisation folded into the convolutions before it: the same function for inference, with fewer layers."""
 
+from collections import Counter
+from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 import keras
@@ -7,6 +10,9 @@ import numpy as np
 from keras import layers
 
 from lib.arrays import FloatArray
+from lib.pruning.graph.calls import Call, Calls
+from lib.pruning.graph.copies import copied, give_weights, rebuilt
+from lib.pruning.graph.kinds import scale_and_offset
 
 
 def fold_batch_norms(model: keras.Model) -> keras.Model:
@@ -14,55 +20,67 @@ def fold_batch_norms(model: keras.Model) -> keras.Model:
 
     One that alone follows a linear convolution becomes part of its kernel and bias (Jacob et al., arXiv 1712.05877,
     section 3.2) and is gone; any other becomes a scale and an offset for each channel. The outputs are equal but for
-    rounding; moving statistics count as they are, so the copy must not be trained.
+    rounding; moving statistics count as they are, so the copy must not be trained. Nested models are taken apart.
+
+    Raises:
+        ModelError: the model is no functional model.
+
     """
-    norms = [layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
-    norm_names = {norm.name for norm in norms}
-    absorbed = {norm.name: maker for norm in norms if (maker := _foldable_maker(norm)) is not None}
-    norm_of = {maker.name: model.get_layer(name) for name, maker in absorbed.items()}
+    calls = Calls(model)
+    maker_of = _foldable(calls)
+    norm_of = {id(maker): norm for norm, maker in maker_of.values()}
+    copies: dict[int, Any] = {}
+    names: set[str] = set()
 
-    def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
-        config = layer.get_config()
-        if layer.name in norm_of:
-            return type(layer).from_config({**config, "use_bias": True})
-        if layer.name in absorbed:
-            return layers.Identity(name=layer.name)
+    def copy(layer: Any, rank: int) -> Any:
+        name = next(name for name in _names(layer.name) if name not in names)
+        names.add(name)
+        if id(layer) in maker_of:
+            return layers.Identity(name=name)
         if isinstance(layer, layers.BatchNormalization):
-            scale, offset = scale_and_offset(layer)
-            return layers.Rescaling(scale.tolist(), offset.tolist(), name=layer.name)
-        return type(layer).from_config(config)
+            behind = (1,) * (rank - 1 - layer.axis % rank)
+            scale, offset = (values.reshape(-1, *behind) for values in scale_and_offset(layer))
+            return layers.Rescaling(scale.tolist(), offset.tolist(), name=name)
+        return copied(layer, name=name, **({"use_bias": True} if id(layer) in norm_of else {}))
 
-    def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
-        return layer(args[0]) if layer.name in norm_names else layer(*args, **kwargs)  # a norm's call has more options
+    def make(_: int, call: Call, tensors: dict[int, Any]) -> Any:
+        if id(call.layer) not in copies:
+            copies[id(call.layer)] = copy(call.layer, len(calls.shapes[call.inputs[0]]))
+        if isinstance(call.layer, layers.BatchNormalization):  # its call has more options
+            return copies[id(call.layer)](tensors[call.inputs[0]])
+        args, kwargs = call.arguments(tensors)
+        return copies[id(call.layer)](*args, **kwargs)
 
-    folded = keras.models.clone_model(model, clone_function=copy, call_function=call)
-    for layer in model.layers:
-        if layer.name in norm_of:
-            folded.get_layer(layer.name).set_weights(_folded_weights(layer, norm_of[layer.name]))
-        elif layer.weights and layer.name not in norm_names:
-            folded.get_layer(layer.name).set_weights(layer.get_weights())
+    folded = rebuilt(calls, make)
+    for layer in {id(call.layer): call.layer for call in calls.calls}.values():
+        if id(layer) in norm_of:
+            give_weights(copies[id(layer)], _folded_weights(layer, norm_of[id(layer)]))
+        elif getattr(layer, "weights", None) and not isinstance(layer, layers.BatchNormalization):
+            give_weights(copies[id(layer)], layer.get_weights())
     return folded
 
 
-def _foldable_maker(norm: keras.layers.Layer) -> keras.layers.Layer | None:
-    """The linear convolution whose output goes nowhere but into `norm`, None if there is no such."""
-    if len(norm._inbound_nodes) != 1 or norm.axis not in (-1, 3):
-        return None
-    maker = norm.input._keras_history.operation
-    known = type(maker) in (layers.Conv2D, layers.DepthwiseConv2D)
-    if not known or maker.activation is not keras.activations.linear:
-        return None
-    return maker if len(maker._inbound_nodes) == 1 and len(maker._outbound_nodes) == 1 else None
+def _names(name: str) -> Iterator[str]:
+    """A layer's name, and more for its namesakes in nested models, which become one model."""
+    yield name
+    yield from (f"{name}_{number}" for number in count(2))
 
 
-def scale_and_offset(norm: keras.layers.Layer) -> tuple[FloatArray, FloatArray]:
-    """float64 [channels] each: what the normalisation multiplies by, and what it then adds."""
-    mean, variance = (np.asarray(statistic, np.float64) for statistic in (norm.moving_mean, norm.moving_variance))
-    scale = 1 / np.sqrt(variance + norm.epsilon)
-    if norm.scale:
-        scale = scale * np.asarray(norm.gamma, np.float64)
-    offset = -mean * scale
-    return scale, offset + np.asarray(norm.beta, np.float64) if norm.center else offset
+def _foldable(calls: Calls) -> dict[int, tuple[Any, Any]]:
+    """By the id of a normalisation: it, and the linear convolution whose output goes nowhere but into it."""
+    uses = Counter(id(call.layer) for call in calls.calls)
+    found = {}
+    for call in calls.calls:
+        maker = call.layer
+        if type(maker) not in (layers.Conv2D, layers.DepthwiseConv2D) or uses[id(maker)] > 1:
+            continue
+        readers = calls.readers[call.outputs[0]]
+        if maker.activation is not keras.activations.linear or len(readers) != 1 or call.outputs[0] in calls.outputs:
+            continue
+        norm = calls.calls[readers[0]].layer
+        if isinstance(norm, layers.BatchNormalization) and norm.axis in (-1, 3) and uses[id(norm)] == 1:
+            found[id(norm)] = (norm, maker)
+    return found
 
 
 def _folded_weights(convolution: Any, norm: keras.layers.Layer) -> list[FloatArray]:

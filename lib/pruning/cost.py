@@ -1,21 +1,43 @@
 """What a model costs: parameters, zeros among them, multiply-accumulates."""
 
+import logging
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import keras
 import numpy as np
+from keras import layers
 
-from lib.pruning.graph.calls import Calls, Shape
+from lib.pruning.graph.calls import Call, Calls, Shape
+
+logger = logging.getLogger(__name__)
 
 # What layers keep beside what they learn: batch and input normalisation, dropout.
 _KEPT = ("moving_mean", "moving_variance", "mean", "variance", "count", "seed_generator_state")
+SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
+DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+_TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+_ONE_KERNEL = (layers.Conv1D, layers.Conv2D, layers.Conv3D, *_TRANSPOSED, *DEPTHWISE, layers.Dense)
+# Their weights scale or shift values, or are looked up: by convention that costs nothing.
+_FREE = (
+    layers.BatchNormalization,
+    layers.LayerNormalization,
+    layers.GroupNormalization,
+    layers.Normalization,
+    layers.PReLU,
+    layers.Embedding,
+)
 
 
 @dataclass(frozen=True)
 class LayerCost:
-    """Cost of one layer: learned parameters and multiply-accumulates at a given input size."""
+    """Cost of one layer: learned parameters and multiply-accumulates at a given input size.
+
+    Attributes:
+        name: the layer's; of a nested model's namesake "conv#2".
+
+    """
 
     name: str
     parameters: int
@@ -37,22 +59,25 @@ def layer_costs(model: keras.Model, height_px: int, width_px: int) -> list[Layer
     """Cost of every layer with parameters, in the model's order; layers of nested models are on their own.
 
     Multiply-accumulates are those of convolutions and dense layers, biases and everything else left out, for one image
-    of `height_px` x `width_px`; a layer that is called twice counts twice.
+    of `height_px` x `width_px`; a layer that is called twice counts twice. Layers that have weights and are not known
+    are named in the log.
     """
     graph = Calls(model)
+    if unknown := uncounted(graph):
+        logger.warning("MACs of layers of unknown kinds are not counted: %s", ", ".join(unknown))
     shapes = graph.shapes_at(height_px, width_px)
     positions: dict[int, int] = {}  # id of a layer -> output positions over all its calls
-    layers: dict[int, Any] = {}
+    found: dict[int, Any] = {}
     for call in graph.calls:
-        layers[id(call.layer)] = call.layer
-        positions[id(call.layer)] = positions.get(id(call.layer), 0) + positions_of(shapes[call.outputs[0]])
+        found[id(call.layer)] = call.layer
+        positions[id(call.layer)] = positions.get(id(call.layer), 0) + positions_of(call, shapes)
     return [
         LayerCost(
-            layer.name,
+            graph.names[number],
             sum(prod(weight.shape) for weight in _learned(layer.weights)),
             positions[number] * sum(prod(kernel.shape) for kernel in kernels(layer)),
         )
-        for number, layer in layers.items()
+        for number, layer in found.items()
         if isinstance(layer, keras.Layer) and (_learned(layer.weights) or kernels(layer))
     ]
 
@@ -62,18 +87,32 @@ def count_macs(model: keras.Model, height_px: int, width_px: int) -> int:
     return sum(cost.macs for cost in layer_costs(model, height_px, width_px))
 
 
-def positions_of(shape: Shape) -> int:
-    """Output positions of one image: the product of [B, ..., channels] without its ends."""
+def uncounted(calls: Calls) -> list[str]:
+    """The layers with weights of which it is not known what they multiply, as "name (type)"."""
+    found = {id(call.layer): call.layer for call in calls.calls if isinstance(call.layer, keras.Layer)}
+    return [
+        f"{calls.names[number]} ({type(layer).__name__})"
+        for number, layer in found.items()
+        if _learned(layer.weights)
+        and not (kernels(layer) or isinstance(layer, _FREE) or hasattr(layer, "channel_kind"))
+    ]
+
+
+def positions_of(call: Call, shapes: list[Shape]) -> int:
+    """How often one image meets a kernel: at each output position, or each input position of a transposed convolution.
+
+    Positions are the product of [B, ..., channels] without its ends. What a transposed convolution cuts off again
+    (padding "same") counts.
+    """
+    shape = shapes[(call.inputs if isinstance(call.layer, _TRANSPOSED) else call.outputs)[0]]
     return prod(size or 0 for size in shape[1:-1])
 
 
 def kernels(layer: Any) -> list[keras.Variable]:
-    """The weights that a layer multiplies with at each of its output positions; a dense layer has one position."""
-    if isinstance(layer, keras.layers.SeparableConv2D):
+    """The weights that a layer multiplies with at each of its positions; a dense layer has one position."""
+    if isinstance(layer, SEPARABLE):
         return [layer.depthwise_kernel, layer.pointwise_kernel]
-    if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)):
-        return [layer.kernel]
-    return []
+    return [layer.kernel] if isinstance(layer, _ONE_KERNEL) else []
 
 
 def is_learned(weight: keras.Variable) -> bool:

@@ -184,7 +184,7 @@ def _weight_rows(graph: ChannelGraph, placed: list[PlacedSet], height_px: int, w
 
     calls: dict[int, dict[int, int]] = {}  # id of a layer -> position of each of its calls -> output positions
     for position, step in enumerate(graph.steps):
-        calls.setdefault(id(step.layer), {})[position] = positions_of(shapes[step.call.outputs[0]])
+        calls.setdefault(id(step.layer), {})[position] = positions_of(step.call, shapes)
     rows = []
     for layer in {id(step.layer): step.layer for step in graph.steps if isinstance(step.layer, keras.Layer)}.values():
         multiplied = {id(weight) for weight in kernels(layer)}

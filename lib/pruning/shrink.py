@@ -1,14 +1,18 @@
 """Removal: a smaller model that computes what the masked one computes."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 from keras import layers
 
+from lib.arrays import FloatArray
 from lib.errors import ModelError
+from lib.pruning.graph.calls import Call
 from lib.pruning.graph.channels import BoolArray, ChannelGraph, Step
+from lib.pruning.graph.copies import copied, give_weights, rebuilt
 from lib.pruning.graph.kinds import weight_axes
 from lib.pruning.masks import Masks, resolve
 
@@ -51,27 +55,15 @@ class _Rebuild:
     """One pass through the graph that calls narrower copies of the layers on new tensors."""
 
     def __init__(self, model: keras.Model, masks: Masks) -> None:
-        self.name = model.name
-        self.kind = keras.Model if isinstance(model, keras.Sequential) else type(model)
         self.graph = ChannelGraph(model, masks.protected)
         _, silenced = resolve(self.graph, masks)
         assert silenced is not None, "masks of this mode are followed through the graph"
         self.silenced = silenced
         self.copies: dict[int, Any] = {}  # id of a layer -> its narrower copy
-        self.tensors: dict[int, Any] = {}  # of what is left, by the number that they have in the graph
 
     def model(self) -> keras.Model:
-        calls = self.graph.calls
         self._check_names()
-        for number, tensor in zip(calls.inputs, calls.model.inputs, strict=True):
-            self.tensors[number] = keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
-        for position, step in enumerate(self.graph.steps):
-            if position not in self.silenced.dead:
-                made = keras.tree.flatten(self._call(position, step))
-                self.tensors.update(zip(step.call.outputs, made, strict=True))
-        inputs = keras.tree.pack_sequence_as(calls.model.input, [self.tensors[n] for n in calls.inputs])
-        outputs = keras.tree.pack_sequence_as(calls.model.output, [self.tensors[n] for n in calls.outputs])
-        small = self.kind(inputs, outputs, name=self.name)
+        small = rebuilt(self.graph.calls, self._call)
         self._copy_weights()
         return small
 
@@ -84,16 +76,18 @@ class _Rebuild:
                 "removal makes one flat model, so rename them"
             )
 
-    def _call(self, position: int, step: Step) -> Any:
-        left = [number for number in step.call.inputs if number in self.tensors]
-        if step.kind in ("sum", "join") and len(left) < len(step.call.inputs):
-            operands = [self.tensors[number] for number in left]
+    def _call(self, position: int, call: Call, tensors: dict[int, Any]) -> Any:
+        if position in self.silenced.dead:
+            return None
+        step = self.graph.steps[position]
+        left = [number for number in call.inputs if number in tensors]
+        if step.kind in ("sum", "join") and len(left) < len(call.inputs):
+            operands = [tensors[number] for number in left]
             if position in self.silenced.scaled:
-                factor = step.layer.operand_weights()[step.call.inputs.index(left[0])]
+                factor = step.layer.operand_weights()[call.inputs.index(left[0])]
                 return layers.Rescaling(factor, name=step.layer.name)(operands[0])
             return operands[0] if len(operands) == 1 else self._copy(step)(operands)
-        pairs = zip(step.call.node.input_tensors, step.call.inputs, strict=True)
-        args, kwargs = step.call.node.arguments.fill_in({id(tensor): self.tensors[n] for tensor, n in pairs})
+        args, kwargs = call.arguments(tensors)
         return self._copy(step)(*args, **kwargs)
 
     def _kept(self, numbers: Any) -> BoolArray:
@@ -102,13 +96,13 @@ class _Rebuild:
     def _copy(self, step: Step) -> Any:
         layer = step.layer
         if id(layer) not in self.copies:
-            config = layer.get_config()
+            changes: dict[str, Any] = {}
             channels = int(self._kept(self.graph.channels[step.call.outputs[0]]).sum())
             if step.kind == "make":
-                config[next(key for kind, key in _SIZE_KEYS if isinstance(layer, kind))] = channels
-            elif step.kind == "pass" and isinstance(layer, layers.Reshape) and config["target_shape"][-1] != -1:
-                config["target_shape"] = (*config["target_shape"][:-1], channels)
-            self.copies[id(layer)] = type(layer).from_config(config)
+                changes[next(key for kind, key in _SIZE_KEYS if isinstance(layer, kind))] = channels
+            elif step.kind == "pass" and isinstance(layer, layers.Reshape) and layer.target_shape[-1] != -1:
+                changes["target_shape"] = (*layer.target_shape[:-1], channels)
+            self.copies[id(layer)] = copied(layer, **changes)
         return self.copies[id(layer)]
 
     def _copy_weights(self) -> None:
@@ -121,8 +115,12 @@ class _Rebuild:
             if port is not None:
                 inward = port.outward if port.inward is None else port.inward
                 described = weight_axes(original, self._kept(inward), self._kept(port.outward))
-            for (weight, axes), target in zip(described, copy.weights, strict=True):
-                values = np.asarray(weight)
-                for axis, kept in axes.items():
-                    values = np.compress(kept, values, axis)
-                target.assign(values)
+            give_weights(copy, [_narrowed(weight, axes) for weight, axes in described])
+
+
+def _narrowed(weight: Any, axes: Mapping[int, BoolArray]) -> FloatArray:
+    """The weight's values, of each axis the channels that are kept."""
+    values = np.asarray(weight)
+    for axis, kept in axes.items():
+        values = np.compress(kept, values, axis)
+    return values

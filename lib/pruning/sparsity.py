@@ -15,7 +15,7 @@ import numpy as np
 from keras import layers, ops
 
 from lib.errors import ConfigError, ModelError
-from lib.pruning.graph.calls import plain_calls, readers
+from lib.pruning.graph.calls import Calls, layers_of
 
 Ratios = float | Sequence[float] | Mapping[str, float]
 
@@ -50,26 +50,29 @@ def endpoints(model: keras.Model) -> list[Endpoint]:
         ModelError: the model is no functional one, or one ReLU layer serves several convolutions.
 
     """
-    if not getattr(model, "_nodes_by_depth", None):
-        raise ModelError(f"{model.name} is no functional model; its endpoints cannot be found")
-    calls = list(plain_calls(model))
-    users = readers(calls)
-    found: dict[str, Endpoint] = {}  # by the layer that hands on: a shared convolution is one endpoint
-    for layer, _, output in calls:
-        if not isinstance(layer, _CONVOLUTIONS):
+    return [found for found, _ in _placed_endpoints(model)]
+
+
+def _placed_endpoints(model: keras.Model) -> list[tuple[Endpoint, Any]]:
+    """The endpoints, each with the layer that hands it on."""
+    graph = Calls(model)
+    place = {id(layer): index for index, layer in enumerate(layers_of(model))}
+    found: dict[int, tuple[int, Endpoint, Any]] = {}  # by the layer that hands on: a shared convolution is one endpoint
+    for call in graph.calls:
+        if not isinstance(call.layer, _CONVOLUTIONS):
             continue
-        last, tensor = layer, output
-        while not _is_relu(last) and len(users.get(id(tensor), [])) == 1 and _may_follow(users[id(tensor)][0][0]):
-            last, tensor = users[id(tensor)][0]
-        if not _is_relu(last):
+        last = call
+        while not _is_relu(last.layer) and len(readers := graph.readers[last.outputs[0]]) == 1:
+            if not _may_follow(graph.calls[readers[0]].layer):
+                break
+            last = graph.calls[readers[0]]
+        if not _is_relu(last.layer):
             continue
-        one = Endpoint(layer.name, last.name, output.shape[-1])
-        if found.setdefault(last.name, one) != one:
-            raise ModelError(
-                f"{last.name} is the ReLU of both {found[last.name].name} and {one.name}; give each its own"
-            )
-    position = {layer.name: index for index, layer in enumerate(model.layers)}
-    return sorted(found.values(), key=lambda item: position[item.name])
+        one = Endpoint(call.layer.name, last.layer.name, graph.shapes[call.outputs[0]][-1] or 0)
+        _, other, _ = found.setdefault(id(last.layer), (place[id(call.layer)], one, last.layer))
+        if other != one:
+            raise ModelError(f"{last.layer.name} is the ReLU of both {other.name} and {one.name}; give each its own")
+    return [(one, layer) for _, one, layer in sorted(found.values(), key=lambda item: item[0])]
 
 
 class GroupSparsity:
@@ -93,11 +96,12 @@ class GroupSparsity:
     """
 
     def __init__(self, model: keras.Model, alpha: float, ratios: Ratios) -> None:
-        self.endpoints = endpoints(model)
+        placed = _placed_endpoints(model)
+        self.endpoints = [found for found, _ in placed]
         counts = lowest_counts(self.endpoints, ratios)
         if not self.endpoints:
             raise ModelError(f"{model.name}: no convolution is followed by a ReLU, so there is nothing to make sparse")
-        self._layers = [model.get_layer(item.layer) for item in self.endpoints]
+        self._layers = [layer for _, layer in placed]
         taken = [layer.name for layer in self._layers if layer.activity_regularizer is not None]
         if taken:
             raise ModelError(f"{', '.join(taken)}: there is an activity regulariser already; detach it first")

@@ -361,8 +361,8 @@ class Walk:
 
 def _call(step: Step, layer: Any, value: Callable[[int], FloatArray]) -> Any:
     pairs = zip(step.call.node.input_tensors, step.call.inputs, strict=True)
-    args, kwargs = step.call.node.arguments.fill_in(
-        {id(tensor): keras.ops.convert_to_tensor(value(number), tensor.dtype) for tensor, number in pairs}
+    args, kwargs = step.call.arguments(
+        {number: keras.ops.convert_to_tensor(value(number), tensor.dtype) for tensor, number in pairs}
     )
     return layer(*args, **kwargs)
 

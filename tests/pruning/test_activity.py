@@ -4,9 +4,10 @@ import pytest
 from keras import layers
 
 from lib.pruning import apply_masks, channel_sets, plan
-from lib.pruning.activity import active_by_weights, active_on_images, cost_report
+from lib.pruning.activity import active_by_weights, active_on_images
 from lib.pruning.cost import layer_costs
-from tests.detectors import published_detector, random_detector
+from tests.detectors import random_detector
+from tests.networks import nested_networks
 
 
 def small_model() -> keras.Model:
@@ -94,38 +95,41 @@ def test_channels_pruned_all_the_way_are_inactive_by_every_count() -> None:
     assert 0.2 < sum(item.macs for item in by_filters) / sum(cost.macs for cost in costs) < 0.5
 
 
-def test_eresfd_costs_what_was_published() -> None:
-    from lib.models import build
-
-    report = cost_report(build("eresfd"), 480, 640)
-    assert report["parameters"] == 92_208
-    assert round(report["macs"] / 1e6, 2) == 295.07
-    assert report["macs_by_filters"] == report["macs_not_silent"] == report["full_macs"] == report["macs"]
-    assert sum(row["macs"] for row in report["layers"]) == report["macs"]
-
-
-def test_percentages_refer_to_the_full_model() -> None:
-    from lib.models import build
-
-    full, half = build("eresfd"), build("eresfd", width_mult=0.03125)
-    report = cost_report(half, 480, 640, full)
-    assert report["full_macs"] == cost_report(full, 480, 640)["macs"] > 3 * report["macs"]
+@pytest.mark.parametrize("name", nested_networks())
+def test_a_model_without_a_zero_is_active_all_over(name: str) -> None:
+    model = nested_networks()[name]()
+    costs = layer_costs(model, 16, 16)
+    for rule in ("filter", "silent"):
+        found = active_by_weights(model, costs, rule)
+        assert sum(item.macs for item in found) == sum(cost.macs for cost in costs)
+        assert all(item.active == item.channels for item in found)
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+    measured = active_on_images(model, costs, [image])
+    assert [item.name for item in measured] == [item.name for item in found]
 
 
-@pytest.mark.parametrize(
-    ("name", "zeros"),
-    [
-        ("original", 0.0009),
-        ("10-pruned", 0.1024),
-        ("20-pruned", 0.2228),
-        ("30-pruned", 0.3160),
-        ("40-pruned", 0.4002),
-        ("50-pruned", 0.5037),
-        ("60-pruned", 0.5987),
-    ],
-)
-def test_published_models_have_the_known_zeros(name: str, zeros: float) -> None:
-    report = cost_report(published_detector(f"bfpgm/EResFD-{name}.pth"), 480, 640)
-    assert report["zero_share"] == pytest.approx(zeros, abs=2e-4)
-    # The published pipeline leaves the batch norms, so that nothing is gone.
-    assert report["macs_by_filters"] <= report["macs_not_silent"] == report["macs"]
+def test_a_transposed_convolution_is_counted_and_active() -> None:
+    image = keras.Input((8, 8, 3))
+    x = layers.Conv2DTranspose(5, 3, strides=2, padding="same", name="up")(layers.Conv2D(4, 1, name="a")(image))
+    model = keras.Model(image, layers.Conv2D(2, 1, name="head")(x))
+    costs = layer_costs(model, 8, 8)
+    assert {cost.name: cost.macs for cost in costs} == {
+        "a": 64 * 3 * 4,
+        "up": 64 * 3 * 3 * 4 * 5,
+        "head": 256 * 5 * 2,
+    }
+    assert sum(item.macs for item in active_by_weights(model, costs)) == sum(cost.macs for cost in costs)
+
+
+def test_a_separable_convolution_needs_its_active_channels() -> None:
+    image = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 1, use_bias=False, name="a")(image)
+    x = layers.SeparableConv2D(6, 3, padding="same", use_bias=False, name="b")(x)
+    model = keras.Model(image, layers.Conv2D(2, 1, name="head")(x))
+    without_filters(model, "a", [1])
+    kernel = np.asarray(model.get_layer("b").pointwise_kernel).copy()
+    kernel[..., :2] = 0
+    model.get_layer("b").pointwise_kernel.assign(kernel)
+    found = {item.name: item for item in active_by_weights(model, layer_costs(model, 8, 8))}
+    assert found["b"].macs == pytest.approx(64 * 3 * (9 + 4))
+    assert (found["b"].channels, found["b"].active) == (6, 4)

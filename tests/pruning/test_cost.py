@@ -1,9 +1,11 @@
 import keras
 import numpy as np
+import pytest
 from keras import layers
 
 from lib.models import build
-from lib.pruning.cost import count_macs, count_parameters, layer_costs, zero_share
+from lib.pruning.cost import count_macs, count_parameters, layer_costs, uncounted, zero_share
+from lib.pruning.graph.calls import Calls
 
 
 def test_eresfd_has_the_published_size() -> None:
@@ -43,3 +45,39 @@ def test_zero_share(tiny_model: keras.Model) -> None:
     values[..., 0] = 0
     kernel.assign(values)
     assert round(zero_share(tiny_model) * count_parameters(tiny_model)) - before == values[..., 0].size
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "macs"),
+    [
+        (layers.Conv1D(4, 3, padding="same"), (10, 2), 10 * 3 * 2 * 4),
+        (layers.Conv2DTranspose(4, 3, strides=2), (5, 6, 2), 5 * 6 * 9 * 2 * 4),
+        (layers.SeparableConv2D(4, 3, padding="same"), (5, 6, 2), 30 * (9 * 2 + 2 * 4)),
+        (layers.Conv2D(4, 3, groups=2, padding="same"), (5, 6, 2), 30 * 9 * 1 * 4),
+        (layers.Dense(4), (7, 2), 7 * 2 * 4),
+        (layers.BatchNormalization(), (5, 6, 2), 0),
+        (layers.PReLU(), (5, 6, 2), 0),
+    ],
+)
+def test_macs_of_every_kind_of_layer(layer: keras.Layer, shape: tuple[int, ...], macs: int) -> None:
+    given = keras.Input(shape)
+    model = keras.Model(given, layer(given))
+    assert count_macs(model, *shape[:2]) == macs
+    assert not uncounted(Calls(model))
+
+
+def test_a_layer_of_an_unknown_kind_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    given = keras.Input((10, 8))
+    x = layers.MultiHeadAttention(2, 4, name="attention")(given, given)
+    model = keras.Model(given, layers.Dense(3, name="d")(x))
+    assert uncounted(Calls(model)) == ["attention (MultiHeadAttention)"]
+    assert count_macs(model, 1, 1) == 10 * 8 * 3
+    assert "not counted: attention (MultiHeadAttention)" in caplog.text
+
+
+def test_namesakes_in_nested_models_are_told_apart() -> None:
+    inside = keras.Input((4, 4, 3))
+    nested = keras.Model(inside, layers.Conv2D(3, 1, name="a")(inside), name="nested")
+    image = keras.Input((4, 4, 3))
+    model = keras.Model(image, layers.Conv2D(3, 1, name="a")(nested(image)))
+    assert [(cost.name, cost.macs) for cost in layer_costs(model, 4, 4)] == [("a", 16 * 9), ("a#2", 16 * 9)]

@@ -9,6 +9,7 @@ from keras import layers
 from lib.errors import ConfigError, ModelError
 from lib.models import build
 from lib.pruning.sparsity import Endpoint, GroupSparsity, endpoints
+from tests.networks import nested_networks
 
 
 def _small(conv: dict[str, Any] | None = None) -> keras.Model:
@@ -213,3 +214,14 @@ def test_an_exact_name_goes_before_a_pattern_and_the_rest_comes_last(rng: np.ran
 def test_unfit_alpha(alpha: float) -> None:
     with pytest.raises(ConfigError, match="pruned_alpha must be"):
         GroupSparsity(_small(), alpha, 0.5)
+
+
+def test_endpoints_of_nested_models_are_found() -> None:
+    model = nested_networks()["separable, nested 2"]()
+    assert [item.name for item in endpoints(model)] == ["first"]
+    model = nested_networks()["residual, nested 2"]()
+    assert [item.name for item in endpoints(model)] == ["first", "stem"]
+    sparsity = GroupSparsity(model, 1.0, 1.0)
+    model(np.ones((1, 16, 16, 3), np.float32))
+    assert len(model.losses) == 2
+    sparsity.detach()

@@ -1,6 +1,6 @@
 """The calls of a functional model's graph, producers first, with nested models taken apart."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,15 +28,25 @@ class Call:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
 
+    def arguments(self, tensors: Mapping[int, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The call's arguments with these tensors, by number, in the place of those of the model."""
+        pairs = zip(self.node.input_tensors, self.inputs, strict=True)
+        args, kwargs = self.node.arguments.fill_in({id(tensor): tensors[number] for tensor, number in pairs})
+        return tuple(args), kwargs
+
 
 class Calls:
     """All calls of a model. Tensors are numbers, because a nested model that is used twice has each of its own twice.
 
     Attributes:
         model: the functional model that was read.
+        name, kind: of the model that was given, which may be a Sequential: a functional copy is made by `kind`.
         calls: producers before consumers; without input layers.
         inputs, outputs: tensor numbers of the model's inputs and outputs, in Keras' flat order.
         shapes: [B, ...] of each tensor, by number; None where the model leaves it open.
+        names: id of each layer -> its name; of a nested model's namesake "conv#2".
+        readers: by tensor number, the positions in `calls` of those that read it, each once; [] for a tensor that only
+            leaves the model.
 
     Raises:
         ModelError: the model is no functional model, so it has no graph to read.
@@ -44,6 +54,8 @@ class Calls:
     """
 
     def __init__(self, model: keras.Model) -> None:
+        self.name = model.name
+        self.kind = keras.Model if isinstance(model, keras.Sequential) else type(model)
         self.model = _functional(model)
         if self.model is None:
             raise ModelError(f"{model.name} is no functional model; its channels cannot be followed")
@@ -52,6 +64,15 @@ class Calls:
         bound = {id(tensor): self._number(tensor) for tensor in self.model.inputs}
         self.inputs = tuple(bound.values())
         self.outputs = self._read(self.model, bound)
+        self.names: dict[int, str] = {}
+        namesakes: dict[str, int] = {}
+        for layer in {id(call.layer): call.layer for call in self.calls}.values():
+            count = namesakes[layer.name] = namesakes.get(layer.name, 0) + 1
+            self.names[id(layer)] = layer.name if count == 1 else f"{layer.name}#{count}"
+        self.readers: list[list[int]] = [[] for _ in self.shapes]
+        for position, call in enumerate(self.calls):
+            for number in dict.fromkeys(call.inputs):
+                self.readers[number].append(position)
 
     def _number(self, tensor: Any) -> int:
         self.shapes.append(tuple(tensor.shape))
@@ -73,6 +94,29 @@ class Calls:
                 bound.update({id(tensor): number for tensor, number in zip(node.output_tensors, outputs, strict=True)})
         return tuple(bound[id(tensor)] for tensor in keras.tree.flatten(model.outputs))
 
+    def follow(
+        self, start: Mapping[int, Any], behind: Callable[[Call, dict[int, Any]], Sequence[Any]]
+    ) -> Iterator[tuple[int, Any]]:
+        """Carries something of every tensor through the model; yields (tensor number, what is carried), `start` first.
+
+        What nothing reads any more is let go, so that of a large network not all is held at once.
+
+        Args:
+            start: of the model's inputs.
+            behind: (call, by number what its inputs carry) -> what its outputs carry.
+
+        """
+        last_use = {number: readers[-1] for number, readers in enumerate(self.readers) if readers}
+        carried = dict(start)
+        yield from start.items()
+        for position, call in enumerate(self.calls):
+            made = dict(zip(call.outputs, behind(call, carried), strict=True))
+            yield from made.items()
+            carried.update((number, value) for number, value in made.items() if number in last_use)
+            for number in dict.fromkeys(call.inputs):
+                if last_use[number] == position:
+                    del carried[number]
+
     def shapes_at(self, height_px: int, width_px: int) -> list[Shape]:
         """`shapes` for one image input of this size: every input [B, H, W, C] gets it, other inputs keep theirs."""
         tensors: dict[int, Any] = {}
@@ -80,32 +124,20 @@ class Calls:
             shape = self.shapes[number]
             fixed = (1, height_px, width_px, shape[3]) if len(shape) == 4 else (1, *shape[1:])
             tensors[number] = keras.KerasTensor(fixed)
-        for call in self.calls:
-            given = {id(tensor): tensors[n] for tensor, n in zip(call.node.input_tensors, call.inputs, strict=True)}
-            args, kwargs = call.node.arguments.fill_in(given)
-            made = keras.tree.flatten(call.layer.compute_output_spec(*args, **kwargs))
-            tensors.update(zip(call.outputs, made, strict=True))
-        return [tuple(tensors[number].shape) for number in range(len(self.shapes))]
+
+        def spec(call: Call, given: dict[int, Any]) -> list[Any]:
+            args, kwargs = call.arguments(given)
+            return list(keras.tree.flatten(call.layer.compute_output_spec(*args, **kwargs)))
+
+        found = dict(self.follow(tensors, spec))
+        return [tuple(found[number].shape) for number in range(len(self.shapes))]
 
 
-def plain_calls(model: keras.Model) -> Iterator[tuple[keras.layers.Layer, list[Any], Any]]:
-    """(layer, its input tensors, its output tensor) for every call in the model's graph, producers first.
-
-    The input layers are among the calls, and a nested model is one call: `Calls` takes it apart.
-    """
-    for _, nodes in sorted(model._nodes_by_depth.items(), reverse=True):
-        for node in nodes:
-            yield node.operation, node.input_tensors, node.output_tensors[0]
-
-
-def readers(
-    calls: Iterable[tuple[keras.layers.Layer, list[Any], Any]],
-) -> dict[int, list[tuple[keras.layers.Layer, Any]]]:
-    """By the id of a tensor, (layer, its output tensor) for each of the plain calls that read it."""
-    found: dict[int, list[tuple[keras.layers.Layer, Any]]] = {}
-    for layer, inputs, output in calls:
-        for tensor in inputs:
-            found.setdefault(id(tensor), []).append((layer, output))
+def layers_of(model: keras.Model) -> list[keras.Layer]:
+    """A model's layers in the order of its summary, those of nested models in the models' place."""
+    found: list[keras.Layer] = []
+    for layer in model.layers:
+        found += layers_of(layer) if isinstance(layer, keras.Model) else [layer]
     return found
 
 

@@ -223,3 +223,13 @@ def written(layer: Any, kind: Kind) -> list[keras.Variable]:
     if isinstance(layer, layers.SeparableConv2D):
         return [layer.pointwise_kernel, *([layer.bias] if layer.use_bias else [])]
     return [layer.kernel, *([layer.bias] if layer.use_bias else [])]
+
+
+def scale_and_offset(norm: layers.BatchNormalization) -> tuple[FloatArray, FloatArray]:
+    """float64 [channels] each: what the normalisation multiplies by, and what it then adds."""
+    mean, variance = (np.asarray(statistic, np.float64) for statistic in (norm.moving_mean, norm.moving_variance))
+    scale = 1 / np.sqrt(variance + norm.epsilon)
+    if norm.scale:
+        scale = scale * np.asarray(norm.gamma, np.float64)
+    offset = -mean * scale
+    return scale, offset + np.asarray(norm.beta, np.float64) if norm.center else offset

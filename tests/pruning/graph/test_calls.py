@@ -3,7 +3,7 @@ import pytest
 from keras import layers
 
 from lib.errors import ModelError
-from lib.pruning.graph.calls import Calls, plain_calls, readers
+from lib.pruning.graph.calls import Call, Calls, layers_of
 
 
 def _names(graph: Calls) -> list[str]:
@@ -53,16 +53,34 @@ def test_a_sequential_model_is_functional_once_built_and_others_are_not() -> Non
         Calls(keras.Sequential(name="empty"))
 
 
-def test_readers_of_a_tensor() -> None:
+def _nested() -> keras.Model:
+    """image -> nested: a, norm -> a -> sum with itself; both convolutions are called "a"."""
+    inside = keras.Input((4, 4, 3))
+    made = layers.BatchNormalization(name="norm")(layers.Conv2D(2, 1, name="a")(inside))
     image = keras.Input((4, 4, 3))
-    left, right = (layers.Conv2D(2, 1, name=name)(image) for name in ("left", "right"))
-    model = keras.Model(image, layers.Add(name="sum")([left, right]))
-    calls = list(plain_calls(model))
-    output_of = {layer.name: output for layer, _, output in calls}
-    found = readers(calls)
-    assert sorted(layer.name for layer, _ in found[id(image)]) == ["left", "right"]
-    for name in ("left", "right"):
-        ((layer, output),) = found[id(output_of[name])]
-        assert layer.name == "sum"
-        assert output is output_of["sum"]
-    assert id(output_of["sum"]) not in found
+    x = layers.Conv2D(2, 1, name="a")(keras.Model(inside, made, name="nested")(image))
+    return keras.Model(image, layers.Add(name="sum")([x, x]))
+
+
+def test_readers_of_a_tensor_are_found_across_the_ends_of_nested_models() -> None:
+    graph = Calls(_nested())
+    assert _names(graph) == ["a", "norm", "a", "sum"]
+    assert [graph.readers[number] for number in range(len(graph.shapes))] == [[0], [1], [2], [3], []]
+    assert list(graph.names.values()) == ["a", "norm", "a#2", "sum"]
+
+
+def test_layers_of_nested_models_are_listed_in_their_place() -> None:
+    names = [layer.name for layer in layers_of(_nested()) if not isinstance(layer, layers.InputLayer)]
+    assert names == ["a", "norm", "a", "sum"]
+
+
+def test_what_is_followed_comes_by_once_and_is_let_go() -> None:
+    graph = Calls(_nested())
+    held: list[int] = []
+
+    def behind(call: Call, given: dict[int, int]) -> list[int]:
+        held.append(len(given))
+        return [1 + sum(given[number] for number in call.inputs)] * len(call.outputs)
+
+    assert dict(graph.follow({graph.inputs[0]: 0}, behind)) == {0: 0, 1: 1, 2: 2, 3: 3, 4: 7}
+    assert max(held) == 1

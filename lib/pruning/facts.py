@@ -1,0 +1,191 @@
+"""What is known of the channels of every tensor, by a model's weights or on images: a constant, or a value that varies.
+
+Facts are arrays [..., channels] by tensor number: the value that a channel has everywhere, NaN where it varies.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from lib.arrays import BoolArray, FloatArray, IntArray
+from lib.pruning.graph.calls import Call, Calls
+from lib.pruning.graph.channels import Step
+from lib.pruning.graph.kinds import Kind, filters_of, has_factors, keeps_zero, kind_of, scale_and_offset
+from lib.pruning.graph.sets import Mode, SetMap
+
+Facts = Mapping[int, FloatArray]
+Rule = Literal["exact", "zero", "filter"]
+
+_VALUE_BY_VALUE = (
+    keras.layers.BatchNormalization,
+    keras.layers.ReLU,
+    keras.layers.LeakyReLU,
+    keras.layers.ELU,
+    keras.layers.Activation,
+    keras.layers.Rescaling,
+)
+_MOVING = (
+    keras.layers.Cropping2D,
+    keras.layers.UpSampling2D,
+    keras.layers.MaxPooling2D,
+    keras.layers.AveragePooling2D,
+    keras.layers.GlobalMaxPooling2D,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.Dropout,
+    keras.layers.Identity,
+    keras.layers.Reshape,
+)
+
+
+def facts_by_weights(calls: Calls, rule: Rule = "exact", negligible: float = 0.0) -> Facts:
+    """What every channel is at every position of every input, [channels] for each tensor.
+
+    Args:
+        rule: "exact": constants are followed by the layers' own arithmetic, so that one that a ReLU cuts off is known
+            as zero. "zero": of constants only zeros are followed, and what a normalisation adds is looked at in
+            float64, however small. "filter": filters alone are looked at, as if no bias, normalisation or activation
+            could make a channel other than zero.
+        negligible: weights of at most this share of a layer's largest count as zero.
+
+    """
+
+    def behind(call: Call, given: dict[int, FloatArray]) -> list[FloatArray]:
+        ins, kind = [given[number] for number in call.inputs], kind_of(call, calls.shapes)
+        sizes = [_channels(calls, number) for number in call.outputs]
+        found = [_behind(call, kind, ins, channels, negligible, rule) for channels in sizes]
+        return found if rule == "exact" else [np.where(values == 0, 0.0, np.nan) for values in found]
+
+    return dict(calls.follow({number: np.full(_channels(calls, number), np.nan) for number in calls.inputs}, behind))
+
+
+def facts_on_images(calls: Calls, images: NDArray[Any], wanted: set[int]) -> Facts:
+    """Runs the model; for each wanted tensor [images, channels]: 0 where a channel is zero all over an image, else NaN.
+
+    Args:
+        images: [B, ...], as the model takes them.
+
+    """
+    found = {}
+    for number, value in calls.follow({calls.inputs[0]: ops.convert_to_tensor(images)}, _called):
+        if number in wanted:
+            alive = ops.any(ops.not_equal(value, 0), axis=tuple(range(1, value.ndim - 1)))
+            found[number] = np.where(np.asarray(alive), np.nan, 0.0)
+    return found
+
+
+def looked_at(placed: SetMap) -> list[tuple[int, IntArray]]:
+    """The tensors that a layer looks at rather than handing them on, each with the slots of its channels."""
+    return [
+        (number, placed.slot_of[placed.graph.channels[number]])
+        for step in placed.graph.steps
+        if _looks(step, placed.mode)
+        for number in step.call.inputs
+    ]
+
+
+def silent_slots(placed: SetMap, facts: Facts) -> BoolArray:
+    """By slot, True for what is looked at, and is zero wherever it is looked at."""
+    looked, seen = np.zeros(placed.slots, bool), np.zeros(placed.slots, bool)
+    for number, slots in looked_at(placed):
+        looked[slots] = True
+        seen[slots[(facts[number] != 0).reshape(-1, len(slots)).any(axis=0)]] = True
+    return looked & ~seen
+
+
+def _looks(step: Step, mode: Mode) -> bool:
+    if step.kind in ("make", "opaque"):
+        return True
+    if mode == "removable":  # what a sum, a product or an activation makes of a set's channels is the set's still
+        return False
+    return step.kind in ("depthwise", "sum", "product") or (step.kind == "pass" and not keeps_zero(step.layer))
+
+
+def _channels(calls: Calls, number: int) -> int:
+    shape = calls.shapes[number]
+    return (shape[-1] if shape[1:] else 1) or 1
+
+
+def _called(call: Call, given: dict[int, Any]) -> list[Any]:
+    args, kwargs = call.arguments(given)
+    return list(keras.tree.flatten(call.layer(*args, **kwargs)))
+
+
+def _behind(call: Call, kind: Kind, ins: list[FloatArray], channels: int, negligible: float, rule: Rule) -> FloatArray:
+    """What is known behind a call."""
+    layer, first = call.layer, ins[0]
+    match kind:
+        case "opaque":
+            return np.full(channels, np.nan)
+        case "make" | "depthwise" if rule == "filter":
+            silent = ~filters_of(layer).reshape(-1, channels).any(axis=0)
+            if kind == "depthwise":
+                silent |= np.repeat(first == 0, channels // len(first))
+            return np.where(silent, 0.0, np.nan)
+        case "norm" | "pass" | "l2norm" if rule == "filter":
+            return first
+        case "norm" if rule == "zero":
+            scale, offset = scale_and_offset(layer)
+            return np.where(((first == 0) | (scale == 0)) & (offset == 0), 0.0, np.nan)
+        case "make" | "depthwise":
+            return _behind_maker(layer, kind, first == 0, negligible)
+        case "norm" if layer.scale:
+            beta = _cut(layer.beta, negligible) if layer.center else 0.0
+            return np.where(_cut(layer.gamma, negligible) == 0, beta, _called_on(layer, ins))
+        case "join":
+            return np.concatenate(ins)
+        case "flatten":
+            return np.tile(first, channels // len(first))
+        case "product":
+            return np.where(np.any([operand == 0 for operand in ins], axis=0), 0.0, np.prod(ins, axis=0))
+        case "sum" if isinstance(layer, keras.layers.Concatenate):  # along another axis
+            return np.where(np.all([operand == first for operand in ins], axis=0), first, np.nan)
+        case "sum" if has_factors(layer):
+            return np.sum([factor * x for factor, x in zip(layer.operand_weights(), ins, strict=True)], axis=0)
+        case "sum" if isinstance(layer, keras.Layer) and not hasattr(layer, "channel_kind"):
+            return _called_on(layer, ins)
+        case "norm" | "pass" if isinstance(layer, _VALUE_BY_VALUE):
+            return _called_on(layer, ins)
+        case "pass" if isinstance(layer, _MOVING):
+            return first
+    if kind == "sum":
+        return np.where(np.all([operand == 0 for operand in ins], axis=0), 0.0, np.nan)
+    # A constant that is padded has a border of zeros; of anything else, only what becomes of a zero is known.
+    return np.where(first == 0, 0.0, np.nan) if keeps_zero(layer) else np.full(channels, np.nan)
+
+
+def _cut(weights: Any, negligible: float) -> FloatArray:
+    """The weights, those of at most this share of the largest as zeros."""
+    values = np.asarray(weights)
+    return np.where(np.abs(values) > negligible * np.abs(values).max(initial=0), values, 0)
+
+
+def _behind_maker(layer: Any, kind: Kind, zero: BoolArray, negligible: float) -> FloatArray:
+    """A maker's channel is the activation of its bias if its filter is zero wherever its input is not."""
+    filters = _cut(filters_of(layer), negligible) != 0
+    if kind == "depthwise":
+        silent = ~filters.any(axis=(0, 1, 2)) | np.repeat(zero, filters.shape[-1] // len(zero))
+    elif isinstance(layer, keras.layers.SeparableConv2D):
+        silent = ~filters.any(axis=(0, 1, 2)) | zero.all()
+    else:
+        groups = getattr(layer, "groups", 1)
+        read = ~zero.reshape(groups, -1)  # [groups, channels in of each]
+        group_of = np.repeat(np.arange(groups), filters.shape[-1] // groups)
+        by_input = filters.any(axis=tuple(range(filters.ndim - 2)))  # [channels in of a group, filters]
+        silent = ~(by_input & read[group_of].T).any(axis=0)
+    bias = _cut(layer.bias, negligible).astype(np.float32) if layer.use_bias else np.zeros(len(silent), np.float32)
+    activated = np.asarray(layer.activation(keras.ops.convert_to_tensor(bias[None])), np.float64)[0]
+    return np.where(silent, activated, np.nan)
+
+
+def _called_on(layer: Any, ins: list[FloatArray]) -> FloatArray:
+    """What a layer makes of constants, by its own arithmetic, on maps of one position."""
+    varies = np.any([np.isnan(operand) for operand in ins], axis=0)
+    if varies.all():
+        return np.full(len(varies), np.nan)
+    maps: list[Any] = [np.nan_to_num(operand)[None, None, None].astype(np.float32) for operand in ins]
+    made = np.asarray(layer(maps if len(maps) > 1 else maps[0], training=False), np.float64)
+    return np.where(varies, np.nan, made.reshape(-1))
