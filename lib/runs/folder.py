@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import os
 import platform
 import subprocess
 import sys
@@ -13,12 +14,19 @@ from typing import Any
 
 from lib.config import Config
 from lib.errors import ModelError, TrainingError
-from lib.files import read_json, write_json
+from lib.files import is_left_half_written, read_json, strangers, write_json
 from lib.runs.state import RunState
 from lib.training.position import Position
 
 logger = logging.getLogger(__name__)
 
+_SETTINGS = r"config\.json"
+# Everything that a run writes into its folder, and what tools/auto_freeze.py and benchmarks put beside it.
+_OURS = (
+    r"(config|state|masks|results|latency|rates_[\d.e-]+)\.json|(history|search)\.csv|(samples|search_\w+)\.png"
+    r"|epoch_\d+(_batch_\d+)?\.keras|optimized/\w+\.(keras|pb)|tensorboard/events\.out\.tfevents\.\d+"
+    r"|search/(oracle|tuner\w+|trial_\w+/trial)\.json|detector\.\w+"
+)
 _PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy", "opencv-python-headless")
 
 
@@ -68,23 +76,40 @@ class RunFolder:
                 version, or something else.
 
         """
-        if fresh and self.path.exists():
-            number = 1
-            while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
-                number += 1
-            self.path.rename(aside)
-            logger.info("the earlier run is now in %s", aside)
         settings = self.path / "config.json"
+        if fresh and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            self._move_aside()
         if settings.is_file():
-            self._require_same(read_json(settings)["config"], config)
+            self._require_same(_settings_in(self.path), config)
             if (self.path / "state.json").is_file():
                 self.state = _read_state(self.path)
-            self._remove_leftovers()
-            return
-        self._remove_leftovers()
-        if self.path.exists() and any(self.path.iterdir()):
+        elif self.path.exists() and not self._died_at_once():
             raise TrainingError(f"{self.path}: not empty and no run of this program; choose another MODEL.model_path")
-        write_json(settings, {"config": config.model_dump(mode="json"), **_environment()})
+        self._remove_leftovers()
+        if not settings.is_file():
+            write_json(settings, {"config": config.model_dump(mode="json"), **_environment()})
+
+    def _died_at_once(self) -> bool:
+        """Whether nothing is there but what a run leaves that is killed before its settings are whole."""
+        return self.path.is_dir() and not strangers(self.path, _SETTINGS)
+
+    def _move_aside(self) -> None:
+        """Renames the folder to `NAME.1`, `NAME.2`, ..., if the whole of it is a run."""
+        path = self.path.resolve()
+        if Path.cwd().is_relative_to(path):
+            raise TrainingError(f"{self.path}: --fresh cannot move the folder that it is called in; call it elsewhere")
+        _settings_in(self.path)
+        if foreign := strangers(path, _OURS):
+            raise TrainingError(
+                f"{self.path}: holds {foreign[0].relative_to(path)}, which no run writes"
+                f"{f', and {len(foreign) - 1} more' if len(foreign) > 1 else ''}; --fresh moves nothing but runs: "
+                "take it out, or choose another MODEL.model_path"
+            )
+        number = 1
+        while os.path.lexists(aside := path.with_name(f"{path.name}.{number}")):
+            number += 1
+        path.rename(aside)
+        logger.info("the earlier run is now in %s", aside)
 
     def save_state(self) -> None:
         write_json(self.path / "state.json", self.state.to_dict())
@@ -116,8 +141,9 @@ class RunFolder:
 
     def _remove_leftovers(self) -> None:
         """Removes what a killed run left half written: nothing ever refers to it."""
-        for file in [*self.path.glob(".*.part.*"), *self.path.glob("optimized/.*.part.*")]:
-            file.unlink(missing_ok=True)
+        for file in [*self.path.glob(".*.part*"), *self.path.glob("optimized/.*.part*")]:
+            if is_left_half_written(file.relative_to(self.path).as_posix(), _OURS):
+                file.unlink(missing_ok=True)
 
     def outcome(self, stage: str, suffix: str = ".keras") -> Path:
         """The model that a stage left, by the name in its row; ".pb": its frozen graph."""
@@ -189,6 +215,27 @@ def may_change(config: Config) -> set[str]:
     if config.SEARCH.objective != "ap":
         free |= {"TEST.score_thres", "TEST.iou_thres", "TEST.max_detect"}
     return free
+
+
+def _settings_in(path: Path) -> dict[str, Any]:
+    """The settings of the run in a folder, by section.
+
+    Raises:
+        TrainingError: there is no run in it.
+
+    """
+    file = path / "config.json"
+    try:
+        settings = read_json(file)["config"]
+        ours = settings.keys() <= Config.model_fields.keys() and all(settings[name].keys() for name in settings)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        ours = False
+    if not ours or not settings:
+        raise TrainingError(
+            f"{path}: not empty and no run of this program: {file.name} does not hold a run's settings; "
+            "choose another MODEL.model_path"
+        )
+    return dict(settings)
 
 
 def _read_state(path: Path) -> RunState:
