@@ -28,7 +28,7 @@ def read_fitting(record: Record) -> NDArray[np.uint8]:
     image = read_rgb(record.image)
     height, width = image.shape[:2]
     if reason := misfit(record.boxes_xyxy_px, height, width):
-        raise MisfitError(f"{record.image}: {reason} (annotated at {record.origin})")
+        raise MisfitError(f"{record.image}: {reason}")
     return image
 
 

@@ -113,8 +113,8 @@ def _usable_image(record: Record, misfits: list[str]) -> NDArray[np.uint8] | Non
     try:
         image = read_fitting(record)
     except DataError as error:
-        logger.warning("not used: %s", error)
+        logger.warning("not used: %s (annotated at %s)", error, record.origin)
         if isinstance(error, MisfitError):
-            misfits.append(str(error))
+            misfits.append(f"{error} (annotated at {record.origin})")
         return None
     return image if min(image.shape[:2]) >= MIN_SIDE_PX else None

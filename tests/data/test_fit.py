@@ -38,7 +38,7 @@ def test_an_image_is_read_and_held_against_its_boxes(tmp_path: Path) -> None:
     write_rgb(tmp_path / "1.png", np.full((480, 640, 3), 7, np.uint8))
     record = Record("1.png", tmp_path / "1.png", FACES, "gt.txt:1")
     assert read_fitting(record).shape == (480, 640, 3)
-    with pytest.raises(MisfitError, match=r"1\.png: 1 of 1 boxes lie outside .*larger picture.*gt\.txt:1"):
+    with pytest.raises(MisfitError, match=r"1\.png: 1 of 1 boxes lie outside .*larger picture"):
         read_fitting(Record("1.png", tmp_path / "1.png", FACES[:1] + 1000, "gt.txt:1"))
 
 

@@ -49,8 +49,8 @@ class DetectionSettings:
             if not 0 <= value <= 1:
                 raise ConfigError(f"{name} must lie in 0..1, got {value}")
         for name, count in (("max_candidates", self.max_candidates), ("max_detections", self.max_detections)):
-            if count < 1:
-                raise ConfigError(f"{name} must be at least 1, got {count}")
+            if not 1 <= count < 2**31:
+                raise ConfigError(f"{name} must be at least 1 and below 2^31, got {count}")
 
 
 def freeze(
@@ -131,7 +131,8 @@ def _detections(
 
 def _anchor_grid(tf: Any, spec: AnchorSpec, height_px: Any, width_px: Any) -> Any:
     """`lib.geometry.anchors.anchor_grid` for a size known only when the graph runs: [n, 4] cxcywh, relative."""
-    rows, columns = -(-height_px // spec.strides[0]), -(-width_px // spec.strides[0])
+    # Rounded up without a negative division, which other runtimes round the other way.
+    rows, columns = ((side + spec.strides[0] - 1) // spec.strides[0] for side in (height_px, width_px))
     height, width = tf.cast(height_px, tf.float32), tf.cast(width_px, tf.float32)
     levels = []
     for stride, size in zip(spec.strides, spec.sizes, strict=True):
@@ -142,7 +143,7 @@ def _anchor_grid(tf: Any, spec: AnchorSpec, height_px: Any, width_px: Any) -> An
         sizes = [(size * scale / width, size * scale * spec.ratio / height) for scale in spec.scales]
         level = [tf.stack([x, y, tf.ones_like(x) * w, tf.ones_like(x) * h], axis=-1) for w, h in sizes]
         levels.append(tf.reshape(tf.stack(level, axis=2), [-1, 4]))
-        rows, columns = -(-rows // 2), -(-columns // 2)
+        rows, columns = (rows + 1) // 2, (columns + 1) // 2
     return tf.concat(levels, axis=0)
 
 
@@ -195,6 +196,41 @@ def _simplified(tf: Any, meta_graph: Any, keep: list[str]) -> Any:
     return tf.compat.v1.GraphDef(node=nodes, versions=optimized.versions)
 
 
+# Operators that compute and do nothing else. A graph may read and write files too, and runs with all the rights of the
+# program, so one with any other operator is refused. `freeze` emits for detectors of this toolkit:
+_OF_DETECTORS = frozenset(
+    """
+    AddV2 AvgPool BiasAdd Cast ConcatV2 Const Conv2D DepthwiseConv2dNative EnsureShape Enter Exit Exp ExpandDims Fill
+    FloorDiv GatherV2 Identity Less LogicalAnd LoopCond Max MaxPool Maximum Mean Merge Minimum Mul NextIteration
+    NonMaxSuppressionV4 OnesLike Pack Pad Placeholder Range RealDiv Relu Relu6 Reshape ResizeBilinear
+    ResizeNearestNeighbor Rsqrt SelectV2 Shape Sigmoid Size Sqrt Square SquaredDifference Squeeze StridedSlice Sub Sum
+    Switch TensorListFromTensor TensorListGetItem TensorListReserve TensorListSetItem TensorListStack Tile TopKV2
+    """.split()
+)
+# and for what else a network may be made of, and earlier versions.
+_OF_OTHERS = frozenset(
+    """
+    Abs AddN All Any ArgMax BatchMatMulV2 BatchToSpaceND BroadcastTo ConcatOffset Conv2DBackpropInput CropAndResize
+    DepthToSpace Elu Equal Erf Floor FloorMod FusedBatchNormV3 Gather Greater GreaterEqual IdentityN LRN LeakyRelu
+    LessEqual Log Log1p LogSoftmax LogicalNot LogicalOr MatMul Min MirrorPad Neg NotEqual OneHot PadV2 Pow Prod Rank
+    Reciprocal ResizeBicubic ReverseV2 Round Select Selu Shape ShapeN Sign Slice Softmax Softplus Softsign
+    SpaceToBatchND SpaceToDepth Split SplitV StopGradient Tanh Transpose Unpack Where ZerosLike
+    """.split()
+)
+
+
+def _require_harmless(file: Path, graph_def: Any) -> None:
+    """Raises ModelError unless a graph consists of known operators alone, which can do nothing but compute."""
+    functions = [function.signature.name for function in graph_def.library.function]
+    unknown = {node.op: node.name for node in graph_def.node if node.op not in _OF_DETECTORS | _OF_OTHERS}
+    if unknown or functions:
+        what = ", ".join([*(f"{op} ({name})" for op, name in sorted(unknown.items())), *functions][:10])
+        raise ModelError(
+            f"{file}: refused, nothing in it was executed: it holds {what}, which no detector of tools/auto_freeze.py "
+            "has; write it anew from the checkpoint"
+        )
+
+
 class FrozenGraph:
     """A `detector.pb` that was read again.
 
@@ -205,7 +241,8 @@ class FrozenGraph:
         settings: how it was made.
 
     Raises:
-        ModelError: the file is missing, is no GraphDef or no detector of this toolkit, or TensorFlow is not installed.
+        ModelError: the file is missing, is no GraphDef or no detector of this toolkit, has an operator that could do
+            more than compute, or TensorFlow is not installed.
 
     """
 
@@ -226,9 +263,14 @@ class FrozenGraph:
                 f"{file}: a graph of {len(nodes)} nodes, but no detector of tools/auto_freeze.py: it lacks "
                 f"{', '.join(missing)}; write it anew from the checkpoint"
             )
-        self.settings = DetectionSettings(**json.loads(nodes[SETTINGS].attr["value"].tensor.string_val[0]))
-        whole = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])
-        tensors = {name: whole.graph.get_tensor_by_name(f"{name}:0") for name in (INPUT, *OUTPUTS, *CANDIDATES)}
+        _require_harmless(file, graph_def)
+        try:
+            self.settings = DetectionSettings(**json.loads(nodes[SETTINGS].attr["value"].tensor.string_val[0]))
+            whole = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])
+            tensors = {name: whole.graph.get_tensor_by_name(f"{name}:0") for name in (INPUT, *OUTPUTS, *CANDIDATES)}
+        except Exception as error:  # TensorFlow raises whatever the damaged part provokes
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ModelError(f"{file}: damaged, or edited: {reason}; write it anew from the checkpoint") from error
         self._detect = whole.prune(tensors[INPUT], [tensors[name] for name in OUTPUTS])
         self._candidates = whole.prune(tensors[INPUT], [tensors[name] for name in CANDIDATES])
         self._tf: Any = tf
