@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.arrays import FloatArray
+from lib.detection.formats.operators import require_harmless
 from lib.errors import ConfigError, ModelError
 from lib.files import replacing
 from lib.geometry.anchors import CORNER_SCALE, MAX_LOG_SIZE, VARIANCES, AnchorSpec, Code
@@ -196,41 +197,6 @@ def _simplified(tf: Any, meta_graph: Any, keep: list[str]) -> Any:
     return tf.compat.v1.GraphDef(node=nodes, versions=optimized.versions)
 
 
-# Operators that compute and do nothing else. A graph may read and write files too, and runs with all the rights of the
-# program, so one with any other operator is refused. `freeze` emits for detectors of this toolkit:
-_OF_DETECTORS = frozenset(
-    """
-    AddV2 AvgPool BiasAdd Cast ConcatV2 Const Conv2D DepthwiseConv2dNative EnsureShape Enter Exit Exp ExpandDims Fill
-    FloorDiv GatherV2 Identity Less LogicalAnd LoopCond Max MaxPool Maximum Mean Merge Minimum Mul NextIteration
-    NonMaxSuppressionV4 OnesLike Pack Pad Placeholder Range RealDiv Relu Relu6 Reshape ResizeBilinear
-    ResizeNearestNeighbor Rsqrt SelectV2 Shape Sigmoid Size Sqrt Square SquaredDifference Squeeze StridedSlice Sub Sum
-    Switch TensorListFromTensor TensorListGetItem TensorListReserve TensorListSetItem TensorListStack Tile TopKV2
-    """.split()
-)
-# and for what else a network may be made of, and earlier versions.
-_OF_OTHERS = frozenset(
-    """
-    Abs AddN All Any ArgMax BatchMatMulV2 BatchToSpaceND BroadcastTo ConcatOffset Conv2DBackpropInput CropAndResize
-    DepthToSpace Elu Equal Erf Floor FloorMod FusedBatchNormV3 Gather Greater GreaterEqual IdentityN LRN LeakyRelu
-    LessEqual Log Log1p LogSoftmax LogicalNot LogicalOr MatMul Min MirrorPad Neg NotEqual OneHot PadV2 Pow Prod Rank
-    Reciprocal ResizeBicubic ReverseV2 Round Select Selu Shape ShapeN Sign Slice Softmax Softplus Softsign
-    SpaceToBatchND SpaceToDepth Split SplitV StopGradient Tanh Transpose Unpack Where ZerosLike
-    """.split()
-)
-
-
-def _require_harmless(file: Path, graph_def: Any) -> None:
-    """Raises ModelError unless a graph consists of known operators alone, which can do nothing but compute."""
-    functions = [function.signature.name for function in graph_def.library.function]
-    unknown = {node.op: node.name for node in graph_def.node if node.op not in _OF_DETECTORS | _OF_OTHERS}
-    if unknown or functions:
-        what = ", ".join([*(f"{op} ({name})" for op, name in sorted(unknown.items())), *functions][:10])
-        raise ModelError(
-            f"{file}: refused, nothing in it was executed: it holds {what}, which no detector of tools/auto_freeze.py "
-            "has; write it anew from the checkpoint"
-        )
-
-
 class FrozenGraph:
     """A `detector.pb` that was read again.
 
@@ -263,7 +229,7 @@ class FrozenGraph:
                 f"{file}: a graph of {len(nodes)} nodes, but no detector of tools/auto_freeze.py: it lacks "
                 f"{', '.join(missing)}; write it anew from the checkpoint"
             )
-        _require_harmless(file, graph_def)
+        require_harmless(file, graph_def)
         try:
             self.settings = DetectionSettings(**json.loads(nodes[SETTINGS].attr["value"].tensor.string_val[0]))
             whole = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])
