@@ -51,7 +51,7 @@ def config(samples: SampleSet, tmp_path: Path) -> Config:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("names", SUBSETS + SWAPPED, ids=" ".join)
-def test_every_sensible_choice_runs(config: Config, names: Names, tmp_path: Path) -> None:
+def test_every_sensible_choice_runs(config: Config, names: Names) -> None:
     config.TRAIN.stages = cast(tuple[Stage, ...], names)
     results: dict[str, Any] = run(config)
     folder = Path(config.MODEL.model_path)
