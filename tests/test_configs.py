@@ -105,7 +105,8 @@ def test_a_pasted_config_of_the_seed_works(tmp_path: Path) -> None:
     file = tmp_path / "config.py"
     file.write_text(PASTED)
     config = load_config(file, ["MODEL.backbone_weights=random"])
-    assert config.TRAIN.lr_decay_every_step == (500, 1000, 60000, 80000, 100000)
+    assert config.PRETRAIN.decay_step == (500, 1000, 60000, 80000, 100000)
+    assert (config.PRETRAIN.epoch, config.MODEL.norm, config.TRAIN.max_negatives_per_positive) == (7, "BN", 3)
     model = chosen_model(config)
     assert model.get_layer("lateral2").filters == 288
     assert model.get_layer("fem5_branch1").filters == 32
