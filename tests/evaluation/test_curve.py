@@ -26,7 +26,7 @@ def test_area(recall: list[float], precision: list[float], area: float) -> None:
 def _where(picture: Path, colour: str) -> np.ndarray:
     """[n, 2] row and column of the pixels of a colour."""
     bgr = np.round(255 * np.array(to_rgb(colour))[::-1])
-    return np.argwhere((cv2.imread(str(picture)) == bgr).all(axis=2))
+    return np.argwhere(np.all(cv2.imread(str(picture)) == bgr, axis=2))
 
 
 def test_the_picture_shows_every_curve(tmp_path: Path) -> None:
