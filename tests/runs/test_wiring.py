@@ -11,7 +11,7 @@ from lib.geometry.compensation import Compensation
 from lib.models import anchors_of, save, shots
 from lib.runs.stages.learning import Finetune, Import, Learning, Pretrain, SoftPrune
 from lib.runs.stages.removal import Shrink
-from lib.runs.wiring import batch_settings, chosen_model, stage_names, stages_of, trainer_settings
+from lib.runs.wiring import batch_settings, chosen_model, stages_of, trainer_settings
 from lib.training.optimizer import OptimizerSettings
 from tests.detectors import random_dsfd, small_detector
 
@@ -118,18 +118,6 @@ def test_settings_of_a_trainer() -> None:
     settings = trainer_settings(config, small_detector())
     assert settings.optimizer == OptimizerSettings("sgd", ema=0.5, scale_loss=True)
     assert (settings.losses.scores, settings.mode, settings.precision) == ("focal", "per_layer", "float16")
-
-
-def test_an_enabled_search_comes_before_the_first_stage_that_prunes() -> None:
-    config = Config()
-    config.SEARCH.enabled = True
-    assert stage_names(config) == ("pretrain", "search", "soft_prune", "shrink", "finetune", "evaluate")
-    config.TRAIN.stages = ("pretrain", "finetune", "shrink")
-    assert stage_names(config) == ("pretrain", "search", "finetune", "shrink")
-    config.TRAIN.stages = ("pretrain", "evaluate")
-    assert stage_names(config) == ("pretrain", "evaluate")
-    config.TRAIN.stages, config.SEARCH.enabled = ("pretrain", "search"), False
-    assert stage_names(config) == ("pretrain", "search")
 
 
 def test_stages_are_made_in_their_order() -> None:
