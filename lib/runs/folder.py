@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lib.config import Config
+from lib.config import Config, stage_names
 from lib.errors import ConfigError, ModelError, TrainingError
 from lib.files import read_json, write_json
 from lib.runs.state import RunState
@@ -81,14 +81,15 @@ class RunFolder:
             logger.info("the earlier run is now in %s", aside)
         settings = self.path / "config.json"
         if settings.is_file():
+            if (self.path / "state.json").is_file():
+                self.state = _read_state(self.path)
             before = read_json(settings)
             self._require_same(before["config"], config)
             if digest and (before.get("data") or digest) != digest:
                 raise TrainingError(
                     f"{self.path} holds a run with other data: images or boxes under DATA have changed. {_WAYS_OUT}"
                 )
-            if (self.path / "state.json").is_file():
-                self.state = _read_state(self.path)
+            write_json(settings, {**before, "config": config.model_dump(mode="json")})
             self._remove_leftovers()
             return
         self._remove_leftovers()
@@ -143,7 +144,10 @@ class RunFolder:
             then.assign(before)
         except ConfigError as error:
             raise TrainingError(f"{self.path}: written by another version ({error}). {_WAYS_OUT}") from error
-        free = then.immaterial() & config.immaterial()
+        begun = [*self.state.finished, *([self.position.stage] if self.position else [])]
+        # The next stage counts as begun: one without epochs, such as a search, does not say so.
+        begun += [name for name in stage_names(then) if name not in self.state.finished][:1]
+        free = then.immaterial(begun) & config.immaterial(begun)
         old, new = _lines(then, free), _lines(config, free)
         if old != new:
             changes = [line for line in difflib.ndiff(old, new) if line[0] in "-+"]

@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,33 @@ def test_settings_that_change_no_weight_and_no_recorded_figure_may_change(tmp_pa
     config = Config()
     config.override(override)
     RunFolder(tmp_path / "run").open(config)
+
+
+def test_what_concerns_stages_that_have_not_begun_may_change(tmp_path: Path) -> None:
+    folder, config = RunFolder(tmp_path / "run"), Config()
+    folder.open(config)  # the first stage may be in the middle of its first epoch
+    config.FINETUNE.epoch, config.PRUNE.rate = 7, 0.4
+    RunFolder(tmp_path / "run").open(config)
+    with pytest.raises(TrainingError, match=r"- PRETRAIN\.epoch = 30"):
+        RunFolder(tmp_path / "run").open(changed(config, "PRETRAIN.epoch=7"))
+
+    folder.state.finished.append("pretrain")
+    folder.save_state()
+    RunFolder(tmp_path / "run").open(changed(config, "FINETUNE.epoch=8"))
+    for override in ("PRETRAIN.epoch=7", "PRUNE.rate=0.5", "SOFT_PRUNE.epoch=7"):
+        with pytest.raises(TrainingError, match=override.split("=")[0]):
+            RunFolder(tmp_path / "run").open(changed(config, "FINETUNE.epoch=8", override))
+    folder.position = Position("finetune", 3)
+    folder.save_state()
+    with pytest.raises(TrainingError, match=r"- FINETUNE\.epoch = 8\n.*\+ FINETUNE\.epoch = 7"):
+        RunFolder(tmp_path / "run").open(config)
+
+
+def changed(config: Config, *overrides: str) -> Config:
+    config = copy.deepcopy(config)
+    for override in overrides:
+        config.override(override)
+    return config
 
 
 def test_data_may_move_but_not_change(tmp_path: Path) -> None:
