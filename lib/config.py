@@ -250,13 +250,13 @@ class Config(Settings):
         unlabelled = bool(data.val_txt_path and data.train_image_dir and not data.train_txt_path)
         if unlabelled and (not self.DISTIL.teacher or "search" in self.TRAIN.stages or self.SEARCH.enabled):
             raise ConfigError(
-                "DATA.train_image_dir without DATA.train_txt_path means photographs without labels; they can be trained "
-                "on if DISTIL.teacher says what is on them, and no search can judge by them"
+                "DATA.train_image_dir without DATA.train_txt_path means photographs without labels; they can be "
+                "trained on if DISTIL.teacher says what is on them, and no search can judge by them"
             )
         if not unlabelled and bool(data.train_txt_path) != bool(data.val_txt_path):
             raise ConfigError(
-                "DATA.train_txt_path and DATA.val_txt_path go together; leave both empty for the built-in sample set, or "
-                "the first alone, with DISTIL.teacher, for photographs without labels in DATA.train_image_dir"
+                "DATA.train_txt_path and DATA.val_txt_path go together; leave both empty for the built-in sample set, "
+                "or the first alone, with DISTIL.teacher, for photographs without labels in DATA.train_image_dir"
             )
 
     def _check_stages(self) -> None:

@@ -32,3 +32,17 @@ def test_subsets_are_drawn_by_the_seed(settings: DataSettings) -> None:
     assert len(names) == 5
     assert names == [record.name for record in load_data(settings).train]
     assert names != [record.name for record in load_data(replace(settings, seed=1)).train]
+
+
+def test_photographs_without_labels_are_all_in_the_folder(settings: DataSettings, samples: SampleSet) -> None:
+    data = load_data(replace(settings, train_annotations="", train_size=3))
+    assert data.description.startswith(f"{samples.train_images} without labels and ")
+    assert len(data.train) == 3
+    assert not any(record.labelled or len(record.boxes_xyxy_px) for record in data.train)
+    assert all(
+        record.image.is_file() and record.name == str(record.image.relative_to(samples.train_images))
+        for record in data.train
+    )
+    assert all(record.labelled for record in data.val)
+    with pytest.raises(DataError, match="no such folder"):
+        load_data(replace(settings, train_annotations="", train_images="nowhere"))
