@@ -132,6 +132,13 @@ config.PRUNE.repair = "off"  # how the layers behind a removal are mended: "solv
 config.PRUNE.repair_images = 48  # training images for it
 config.PRUNE.calibration_images = 64  # with pruned_alpha: channels silent on so many training images go too; 0: off
 
+# --- distillation: a teacher says what the model in training shall say -------------------------------------------
+config.DISTIL.teacher = ""  # a .keras file, or "start": MODEL.pretrained_model; "": nobody teaches
+config.DISTIL.scores = 1.0  # weight of the scores' term; 0: off
+config.DISTIL.boxes = 1.0  # weight of the boxes' term, where the teacher is sure of a face; 0: off
+config.DISTIL.temperature = 1.0  # both detectors' logits are divided by it
+config.DISTIL.focus = 1.0  # exponent of the difference that an anchor's score counts with; 0: all alike
+
 # --- search for rates, in place of PRUNE.rate ---------------------------------------------------------------------
 config.SEARCH.enabled = False  # True: the stage search comes before the first one that prunes
 config.SEARCH.budget = "macs"  # what is limited: "macs", "parameters", "latency" (of LiteRT), "zeroed" (published)

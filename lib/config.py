@@ -217,6 +217,16 @@ class Prune(Section):
     calibration_images: Count = 64
 
 
+class Distil(Section):
+    """Which model teaches those in training, beside the labels or in their place, and what its terms weigh."""
+
+    teacher: str = ""
+    scores: Annotated[float, Field(ge=0)] = 1.0
+    boxes: Annotated[float, Field(ge=0)] = 1.0
+    temperature: PositiveFloat = 1.0
+    focus: Annotated[float, Field(ge=0)] = 1.0
+
+
 class Search(Section):
     """Which rates are looked for, under which budget, and how each proposal is judged."""
 
@@ -290,6 +300,7 @@ class Config(Settings):
     COST: Cost = Field(default_factory=Cost)
     TEST: Test = Field(default_factory=Test)
     PRUNE: Prune = Field(default_factory=Prune)
+    DISTIL: Distil = Field(default_factory=Distil)
     SEARCH: Search = Field(default_factory=Search)
 
     def check(self) -> None:
@@ -304,18 +315,31 @@ class Config(Settings):
         if train.clip_value and train.clip_norm:
             raise ConfigError("give TRAIN.clip_value or TRAIN.clip_norm, not both; 0 switches one off")
         self._check_stages()
-        if bool(data.train_txt_path) != bool(data.val_txt_path):
-            raise ConfigError(
-                "DATA.train_txt_path and DATA.val_txt_path go together; leave both empty for the built-in sample set"
-            )
+        self._check_data()
         if data.multiscale and (any(size % 32 for size in data.scales) or data.scales[0] >= data.scales[1]):
             raise ConfigError(f"DATA.scales must be two multiples of 32, the smaller first, got {list(data.scales)}")
         if self.ANCHOR.second_stage_thresh >= self.ANCHOR.POSITIVE_ANCHOR_THRESH:
             raise ConfigError("ANCHOR.second_stage_thresh must lie below ANCHOR.POSITIVE_ANCHOR_THRESH")
         if self.ANCHOR.NEGATIVE_ANCHOR_THRESH > self.ANCHOR.POSITIVE_ANCHOR_THRESH:
             raise ConfigError("ANCHOR.NEGATIVE_ANCHOR_THRESH must not lie above ANCHOR.POSITIVE_ANCHOR_THRESH")
+        if self.DISTIL.teacher:
+            self._check_distillation()
         if self.SEARCH.enabled or "search" in train.stages:
             self._check_search()
+
+    def _check_data(self) -> None:
+        data = self.DATA
+        unlabelled = bool(data.val_txt_path and data.train_image_dir and not data.train_txt_path)
+        if unlabelled and (not self.DISTIL.teacher or "search" in self.TRAIN.stages or self.SEARCH.enabled):
+            raise ConfigError(
+                "DATA.train_image_dir without DATA.train_txt_path means photographs without labels; they can be "
+                "trained on if DISTIL.teacher says what is on them, and no search can judge by them"
+            )
+        if not unlabelled and bool(data.train_txt_path) != bool(data.val_txt_path):
+            raise ConfigError(
+                "DATA.train_txt_path and DATA.val_txt_path go together; leave both empty for the built-in sample set, "
+                "or the first alone, with DISTIL.teacher, for photographs without labels in DATA.train_image_dir"
+            )
 
     def _check_stages(self) -> None:
         stages = self.TRAIN.stages
@@ -335,6 +359,18 @@ class Config(Settings):
             raise ConfigError(
                 f"without the stage 'pretrain', MODEL.pretrained_model must name the model for {stages[0]!r} to start "
                 "from"
+            )
+
+    def _check_distillation(self) -> None:
+        if self.DISTIL.teacher == "start" and not self.MODEL.pretrained_model:
+            raise ConfigError(
+                "DISTIL.teacher = 'start' is the model that the run starts with, and a new one has nothing to teach; "
+                "set MODEL.pretrained_model, or name another model's .keras file as teacher"
+            )
+        if not self.DISTIL.scores and not self.DISTIL.boxes:
+            raise ConfigError(
+                "DISTIL.scores and DISTIL.boxes are both 0, so that DISTIL.teacher teaches nothing; set one, or "
+                "DISTIL.teacher = ''"
             )
 
     def _check_search(self) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lib.data.annotations import Record, read_annotations
+from lib.data.images import image_files
 from lib.data.scenes import ensure_samples
 from lib.errors import DataError
 
@@ -16,7 +17,7 @@ class FaceData:
     """The images of a run.
 
     Attributes:
-        train, val: the annotated images.
+        train, val: the images; those for validation are annotated.
         description: one line for the tables: which data the figures come from.
 
     """
@@ -42,7 +43,8 @@ class DataSettings:
 
     Attributes:
         root: folder that the other paths are relative to.
-        train_annotations, val_annotations: text files; both empty: the built-in sample set.
+        train_annotations, val_annotations: text files; both empty: the built-in sample set. Only the first empty: all
+            photographs in `train_images` are for training, without labels.
         train_images, val_images: folders that the annotations' paths are relative to.
         samples: where the built-in sample set is made.
         seed: of the sample set, and of the subsets.
@@ -68,27 +70,42 @@ def load_data(settings: DataSettings) -> FaceData:
         DataError: annotations or images are unfit, or the validation images have no face to find.
 
     """
-    if settings.train_annotations:
-        root = Path(settings.root)
-        sources = [
-            (root / settings.train_annotations, root / settings.train_images),
-            (root / settings.val_annotations, root / settings.val_images),
-        ]
-        description = f"{settings.train_annotations} and {settings.val_annotations}"
+    root = Path(settings.root)
+    if settings.val_annotations:
+        annotations = root / settings.val_annotations
+        val = read_annotations(annotations, root / settings.val_images)
+        if settings.train_annotations:
+            train = read_annotations(root / settings.train_annotations, root / settings.train_images)
+        else:
+            train = unlabelled(root / settings.train_images)
+        kind = settings.train_annotations or f"{settings.train_images} without labels"
+        description = f"{kind} and {settings.val_annotations}"
     else:
         samples = ensure_samples(settings.samples, settings.seed)
-        sources = [(samples.train_annotations, samples.train_images), (samples.val_annotations, samples.val_images)]
+        annotations = samples.val_annotations
+        val = read_annotations(annotations, samples.val_images)
+        train = read_annotations(samples.train_annotations, samples.train_images)
         description = "built-in generated scenes (drawings, not photographs)"
-    train_records, val_records = (
-        subset(read_annotations(annotation, images), size, settings.seed)
-        for (annotation, images), size in zip(sources, (settings.train_size, settings.val_size), strict=True)
-    )
+    train_records = subset(train, settings.train_size, settings.seed)
+    val_records = subset(val, settings.val_size, settings.seed)
     if not any(len(record.boxes_xyxy_px) for record in val_records):
-        raise DataError(
-            f"{sources[1][0]}: no face in the {len(val_records)} validation images; nothing can be measured"
-        )
+        raise DataError(f"{annotations}: no face in the {len(val_records)} validation images; nothing can be measured")
     counts = f"{len(train_records)} training and {len(val_records)} validation images"
     return FaceData(train_records, val_records, f"{description}, {counts}")
+
+
+def unlabelled(folder: str | Path) -> list[Record]:
+    """All images in a folder and the folders in it, sorted, as records without labels.
+
+    Raises:
+        DataError: there is no such folder, or no image in it.
+
+    """
+    nothing = np.zeros((0, 4), np.float32)
+    return [
+        Record(file.relative_to(folder).as_posix(), file, nothing, str(file), labelled=False)
+        for file in image_files(folder)
+    ]
 
 
 def subset(records: list[Record], size: int, seed: int) -> list[Record]:

@@ -20,6 +20,7 @@ from lib.runs.stages.base import Stage, check_order
 from lib.runs.stages.search import Search
 from lib.tables import removal_table
 from lib.training.devices import scope
+from lib.training.distillation import Distillation
 
 logger = logging.getLogger(__name__)
 
@@ -87,13 +88,15 @@ def _checked(config: Config, stages: Sequence[Stage], start: keras.Model) -> str
     """What pruning at the set rates will leave, as a table; "" where there is none to foretell.
 
     Raises:
-        ToolkitError: rates, ratios or a budget do not fit the model; now, and not after hours.
+        ToolkitError: rates, ratios, a budget or a teacher do not fit the model; now, and not after hours.
 
     """
     training = wiring.trainer_settings(config, start)
     planned = wiring.choice(config)(start, config.PRUNE.rate)
     if training.sparsity:
         GroupSparsity(start, training.sparsity, named_ratios(start, training.sparsity_ratios)).detach()
+    if training.distillation:
+        Distillation(start, training.distillation)
     for stage in stages:
         stage.check(start)
     names = [stage.name for stage in stages]

@@ -23,6 +23,7 @@ from lib.runs.stages.search import Search
 from lib.runs.workbench import Workbench
 from lib.search.run import SearchSettings
 from lib.search.trials import Schooling
+from lib.training.distillation import DistillationSettings
 from lib.training.losses import LossSettings
 from lib.training.optimizer import OptimizerSettings
 from lib.training.trainer import Trainer, TrainerSettings, lock_norms
@@ -187,6 +188,7 @@ def trainer_settings(config: Config, model: keras.Model) -> TrainerSettings:
         mode=prune.mode,
         sparsity=train.pruned_alpha,
         sparsity_ratios=train.pruned_ratio,
+        distillation=distillation_settings(config),
     )
 
 
@@ -214,6 +216,15 @@ def loss_settings(config: Config) -> LossSettings:
     """What weights are pulled by."""
     train = config.TRAIN
     return LossSettings(train.score_loss, train.max_negatives_per_positive, train.negatives_over, train.box_loss_sigma)
+
+
+def distillation_settings(config: Config) -> DistillationSettings | None:
+    """Who teaches: a file, or "start", the model that the run starts with; None without DISTIL.teacher."""
+    distil = config.DISTIL
+    if not distil.teacher:
+        return None
+    teacher = config.MODEL.pretrained_model if distil.teacher == "start" else distil.teacher
+    return DistillationSettings(teacher, distil.scores, distil.boxes, distil.temperature, distil.focus)
 
 
 def detection_settings(config: Config) -> DetectionSettings:

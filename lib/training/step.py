@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from lib.training.devices import replicas
+from lib.training.distillation import Distillation
 
 PRUNING_TERM = "pruning_loss"
 DECAY_TERM = "weight_decay_loss"
@@ -17,22 +18,29 @@ class TrainingModel(keras.Model):
     """A detector's layers in a model with the training loss. Nothing of it is saved: the detector is.
 
     Terms: one a named output (Keras calls it `OUTPUT_loss`); the model's own losses, which are the activity
-    regularisers of group sparsity, as `pruning_loss`; coupled weight decay as `weight_decay_loss`, in training only.
-    They add up to `loss`.
+    regularisers of group sparsity, as `pruning_loss`; coupled weight decay as `weight_decay_loss` and what a teacher
+    would have otherwise, by output, as `distil_OUTPUT_loss`, both in training only. They add up to `loss`.
 
     Args:
         detector: a functional model; its layers and weights are shared, not copied.
         decay: weight of half the sum of squares of everything trainable, batch normalisation and biases included, as
             torch's optimisers do; 0: none.
         precision: "off", or the type in which the layers before the heads compute: "bfloat16" or "float16". Weights,
-            the heads and the losses stay float32.
+            the heads, the losses and a teacher stay float32.
+        distillation: the teacher, run on the same images; None: there is none.
 
     Attributes:
         traces: how often the training step was traced.
 
     """
 
-    def __init__(self, detector: keras.Model, decay: float = 0.0, precision: str = "off") -> None:
+    def __init__(
+        self,
+        detector: keras.Model,
+        decay: float = 0.0,
+        precision: str = "off",
+        distillation: Distillation | None = None,
+    ) -> None:
         super().__init__(inputs=detector.inputs, outputs=detector.output, name=detector.name)
         self.decay = decay
         self.traces = 0
@@ -41,6 +49,8 @@ class TrainingModel(keras.Model):
         self._norms = [layer for layer in self.layers if isinstance(layer, keras.layers.BatchNormalization)]
         self._pruning_term = keras.metrics.Mean(name=PRUNING_TERM) if _has_regularizers(detector) else None
         self._decay_term = keras.metrics.Mean(name=DECAY_TERM) if decay else None
+        self._distillation = distillation
+        self._distil_terms = [keras.metrics.Mean(name=name) for name in (distillation.names if distillation else ())]
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         with self._settings_of_the_step():
@@ -58,7 +68,17 @@ class TrainingModel(keras.Model):
             decay = 0.5 * self.decay * sum(ops.sum(ops.square(w)) for w in self.trainable_variables)
             self._decay_term.update_state(decay)
             total = total + decay / replicas()  # gradients are summed over replicas
+        if self._distillation is not None and training:
+            terms = self._distillation.terms(x, y_pred)
+            for term in self._distil_terms:
+                term.update_state(terms[term.name] * replicas())  # each has its share, and the log their mean
+                total = total + terms[term.name]
         return total
+
+    @property
+    def terms_of_training(self) -> tuple[str, ...]:
+        """The names of the terms that only training has; in validation they are 0."""
+        return (DECAY_TERM, *(term.name for term in self._distil_terms))
 
     def make_metrics(self) -> None:
         """Makes the terms' means now, once compiled: variables made while the step is traced cost a second trace."""

@@ -19,9 +19,10 @@ from lib.models.dsfd import named_ratios
 from lib.pruning import GroupSparsity, HeldMasks
 from lib.pruning.graph.sets import Mode
 from lib.training.callbacks import DatasetEpoch
+from lib.training.distillation import Distillation, DistillationSettings
 from lib.training.losses import LossSettings, losses_of
 from lib.training.optimizer import OptimizerSettings, coupled_decay, make_optimizer
-from lib.training.step import DECAY_TERM, TrainingModel
+from lib.training.step import TrainingModel
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class TrainerSettings:
         sparsity: weight of the group-sparsity loss; 0: none.
         sparsity_ratios: share of each endpoint's channels that it pulls at: one, a list, or by name.
         lock_norms: whether the batch normalisations stay as they are; the saved detector's can be trained again.
+        distillation: who teaches, beside the labels; None: nobody.
 
     """
 
@@ -50,6 +52,7 @@ class TrainerSettings:
     sparsity: float = 0.0
     sparsity_ratios: Any = 0.3
     lock_norms: bool = False
+    distillation: DistillationSettings | None = None
 
 
 class Trainer:
@@ -81,7 +84,8 @@ class Trainer:
         optimizer.build(model.trainable_variables)  # inside the traced step it would cost a second trace
         self.held = HeldMasks(model, settings.mode, getattr(optimizer, "inner_optimizer", optimizer))
         model.compile(optimizer)  # so that checkpoints hold the optimiser
-        self.training_model = TrainingModel(model, coupled_decay(settings.optimizer), settings.precision)
+        teacher = Distillation(model, settings.distillation) if settings.distillation else None
+        self.training_model = TrainingModel(model, coupled_decay(settings.optimizer), settings.precision, teacher)
         # XLA on TensorFlow's CPU path is slower here than the plain graph, and takes longer to compile.
         jit = False if keras.backend.backend() == "tensorflow" else "auto"
         losses = losses_of(model.output, settings.losses)
@@ -237,10 +241,11 @@ class Trainer:
             self.model(images, training=True)
 
     def validate(self, dataset: keras.utils.PyDataset) -> dict[str, float]:
-        """The loss and its terms over a dataset, by name; weight decay is none of them."""
+        """The loss and its terms over a dataset, by name; weight decay and distillation are none of them."""
         with self.averaged():
             losses = self.training_model.evaluate(dataset, return_dict=True, verbose=0)
-        return {name: float(value) for name, value in losses.items() if name != DECAY_TERM}
+        own = self.training_model.terms_of_training
+        return {name: float(value) for name, value in losses.items() if name not in own}
 
     def save(self, path: str | Path) -> None:
         """Writes the detector alone, without the optimiser; the file is whole or absent."""

@@ -45,3 +45,17 @@ def test_the_digest_is_of_the_content_wherever_it_lies(
     other = replace(whole.train[0], boxes_xyxy_px=whole.train[0].boxes_xyxy_px + 1)
     assert replace(whole, train=[other, *whole.train[1:]]).digest != whole.digest
     assert replace(whole, train=whole.val, val=whole.train).digest != whole.digest
+
+
+def test_photographs_without_labels_are_all_in_the_folder(settings: DataSettings, samples: SampleSet) -> None:
+    data = load_data(replace(settings, train_annotations="", train_size=3))
+    assert data.description.startswith(f"{samples.train_images} without labels and ")
+    assert len(data.train) == 3
+    assert not any(record.labelled or len(record.boxes_xyxy_px) for record in data.train)
+    assert all(
+        record.image.is_file() and record.name == str(record.image.relative_to(samples.train_images))
+        for record in data.train
+    )
+    assert all(record.labelled for record in data.val)
+    with pytest.raises(DataError, match="no such folder"):
+        load_data(replace(settings, train_annotations="", train_images="nowhere"))

@@ -11,7 +11,14 @@ from lib.geometry.compensation import Compensation
 from lib.models import anchors_of, save, shots
 from lib.runs.stages.learning import Finetune, Import, Learning, Pretrain, SoftPrune
 from lib.runs.stages.removal import Shrink
-from lib.runs.wiring import batch_settings, chosen_model, stages_of, trainer_settings
+from lib.runs.wiring import (
+    batch_settings,
+    chosen_model,
+    distillation_settings,
+    stages_of,
+    trainer_settings,
+)
+from lib.training.distillation import DistillationSettings
 from lib.training.optimizer import OptimizerSettings
 from tests.detectors import random_dsfd, small_detector
 
@@ -118,6 +125,16 @@ def test_settings_of_a_trainer() -> None:
     settings = trainer_settings(config, small_detector())
     assert settings.optimizer == OptimizerSettings("sgd", ema=0.5, scale_loss=True)
     assert (settings.losses.scores, settings.mode, settings.precision) == ("focal", "per_layer", "float16")
+
+
+def test_who_teaches() -> None:
+    config = Config()
+    assert distillation_settings(config) is None
+    config.MODEL.pretrained_model = "m.keras"
+    config.DISTIL.teacher, config.DISTIL.boxes, config.DISTIL.temperature = "t.keras", 0.5, 2.0
+    assert distillation_settings(config) == DistillationSettings("t.keras", boxes=0.5, temperature=2.0)
+    config.DISTIL.teacher = "start"
+    assert distillation_settings(config) == DistillationSettings("m.keras", boxes=0.5, temperature=2.0)
 
 
 def test_stages_are_made_in_their_order() -> None:
