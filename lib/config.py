@@ -28,9 +28,8 @@ LearningRates = LearningRate | tuple[LearningRate, ...]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Threshold = Annotated[float, Field(gt=0, lt=1)]
 Rgb = tuple[float, float, float]
-Unmeasured = Immaterial(
-    unless=("SEARCH.objective", "ap")
-)  # AP of other settings is measured anew, but for a search by it
+# AP of other settings is measured anew; only a search by it depends on them.
+Unmeasured = Immaterial(unless=("SEARCH.objective", "ap"))
 
 
 class Train(Section):
@@ -272,18 +271,12 @@ class Config(Settings):
         "PRUNE.finetune_epoch": "FINETUNE.epoch",
         "PRUNE.finetune_lr": "FINETUNE.lr",
         "PRUNE.finetune_lr_decay_epoch": "FINETUNE.decay_epoch",
-        "TRAIN.norm": "MODEL.norm",
-        "TRAIN.frozen_stages": "MODEL.frozen_stages",
-        "TRAIN.lock_basenet_bn": "MODEL.lock_basenet_bn",
-        "DATA.PIXEL_MEAN": "MODEL.PIXEL_MEAN",
-        "DATA.PIXEL_STD": "MODEL.PIXEL_STD",
         "DATA.mutiscale": "DATA.multiscale",
-        "MODEL.score_loss": "TRAIN.score_loss",
-        "MODEL.max_negatives_per_positive": "TRAIN.max_negatives_per_positive",
-        "MODEL.negatives_over": "TRAIN.negatives_over",
-        "MODEL.box_loss_sigma": "TRAIN.box_loss_sigma",
-        "SEARCH.hin": "COST.hin",
-        "SEARCH.win": "COST.win",
+        **{f"TRAIN.{key}": f"MODEL.{key}" for key in ("norm", "frozen_stages", "lock_basenet_bn")},
+        **{f"DATA.{key}": f"MODEL.{key}" for key in ("PIXEL_MEAN", "PIXEL_STD")},
+        **{f"MODEL.{key}": f"TRAIN.{key}" for key in ("score_loss", "max_negatives_per_positive")},
+        **{f"MODEL.{key}": f"TRAIN.{key}" for key in ("negatives_over", "box_loss_sigma")},
+        **{f"SEARCH.{key}": f"COST.{key}" for key in ("hin", "win")},
     }
     constants: ClassVar[Mapping[str, Any]] = {  # the seed's config names them
         "DATA.num_category": 1,
