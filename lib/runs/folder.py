@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.config import Config
-from lib.errors import ModelError, TrainingError
+from lib.errors import ConfigError, ModelError, TrainingError
 from lib.files import read_json, write_json
 from lib.runs.state import RunState
 from lib.training.position import Position
@@ -20,6 +20,10 @@ from lib.training.position import Position
 logger = logging.getLogger(__name__)
 
 _PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy", "opencv-python-headless")
+_WAYS_OUT = (
+    "Give --fresh to start anew (the earlier run is kept aside), choose another MODEL.model_path, or restore what was "
+    "there to go on."
+)
 
 
 class RunFolder:
@@ -57,15 +61,16 @@ class RunFolder:
     def history(self, rows: list[dict[str, Any]]) -> None:
         self.state.history = rows
 
-    def open(self, config: Config, fresh: bool = False) -> None:
+    def open(self, config: Config, fresh: bool = False, digest: str = "") -> None:
         """Starts the run, or goes on with the one that is there.
 
         Args:
             fresh: an earlier run in the folder is moved aside, to `NAME.1`, `NAME.2`, ...
+            digest: of the data (`FaceData.digest`); "": not known.
 
         Raises:
-            TrainingError: the folder holds a run with other settings (the differences are shown), one of another
-                version, or something else.
+            TrainingError: the folder holds a run with other settings (the differences are shown) or other data, one of
+                another version, or something else.
 
         """
         if fresh and self.path.exists():
@@ -76,7 +81,12 @@ class RunFolder:
             logger.info("the earlier run is now in %s", aside)
         settings = self.path / "config.json"
         if settings.is_file():
-            self._require_same(read_json(settings)["config"], config)
+            before = read_json(settings)
+            self._require_same(before["config"], config)
+            if digest and (before.get("data") or digest) != digest:
+                raise TrainingError(
+                    f"{self.path} holds a run with other data: images or boxes under DATA have changed. {_WAYS_OUT}"
+                )
             if (self.path / "state.json").is_file():
                 self.state = _read_state(self.path)
             self._remove_leftovers()
@@ -84,7 +94,7 @@ class RunFolder:
         self._remove_leftovers()
         if self.path.exists() and any(self.path.iterdir()):
             raise TrainingError(f"{self.path}: not empty and no run of this program; choose another MODEL.model_path")
-        write_json(settings, {"config": config.model_dump(mode="json"), **_environment()})
+        write_json(settings, {"config": config.model_dump(mode="json"), "data": digest, **_environment()})
 
     def save_state(self) -> None:
         write_json(self.path / "state.json", self.state.to_dict())
@@ -128,17 +138,18 @@ class RunFolder:
         return self.outcome(self.state.rows[-1].stage) if self.state.rows else None
 
     def _require_same(self, before: dict[str, Any], config: Config) -> None:
-        # A run made before a setting existed ran as its default says.
-        defaults = type(config)().model_dump(mode="json")
-        complete = {section: {**values, **before.get(section, {})} for section, values in defaults.items()}
-        free = may_change(config)
-        old, new = _lines(complete, free), _lines(config.model_dump(mode="json"), free)
+        then = type(config)()  # a run made before a setting existed ran as its default says
+        try:
+            then.assign(before)
+        except ConfigError as error:
+            raise TrainingError(f"{self.path}: written by another version ({error}). {_WAYS_OUT}") from error
+        free = then.immaterial() & config.immaterial()
+        old, new = _lines(then, free), _lines(config, free)
         if old != new:
             changes = [line for line in difflib.ndiff(old, new) if line[0] in "-+"]
             raise TrainingError(
                 f"{self.path} holds a run with other settings (- then, + now):\n  " + "\n  ".join(changes) + "\n"
-                "Give --fresh to start anew (the earlier run is kept aside), choose another MODEL.model_path, "
-                "or restore the settings to go on."
+                f"{_WAYS_OUT}"
             )
 
 
@@ -164,40 +175,14 @@ def model_file(path: str | Path) -> Path:
     raise ModelError(f"{given}: no stage of this run is finished; name one of its epoch_N.keras files instead")
 
 
-def may_change(config: Config) -> set[str]:
-    """The settings that may change between two calls for one folder: they change no weight and no recorded figure.
-
-    They say how fast a run goes, where it and its data lie, what is shown, and which stages to run (finished ones are
-    not run again, so a later call can add to them). AP and milliseconds of other TEST settings are measured anew; only
-    a search by AP depends on them for its rates.
-    """
-    free = {
-        "TRAIN.process_num",
-        "TRAIN.prefetch_size",
-        "TRAIN.checkpoint_every_step",
-        "TRAIN.keep_checkpoints",
-        "TRAIN.log_interval",
-        "TRAIN.ap_every_epoch",
-        "TRAIN.ap_images",
-        "TRAIN.stages",
-        "TRAIN.vis",
-        "MODEL.model_path",
-        "DATA.root_path",
-        "DATA.sample_path",
-        "TEST.latency_rounds",
-    }
-    if config.SEARCH.objective != "ap":
-        free |= {"TEST.score_thres", "TEST.iou_thres", "TEST.max_detect"}
-    return free
-
-
 def _read_state(path: Path) -> RunState:
     file = path / "state.json"
     return RunState.from_dict(read_json(file), file)
 
 
-def _lines(config: dict[str, Any], left_out: Collection[str]) -> list[str]:
-    flat = {f"{section}.{key}": value for section, values in config.items() for key, value in values.items()}
+def _lines(config: Config, left_out: Collection[str]) -> list[str]:
+    sections = config.model_dump(mode="json")
+    flat = {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
     return [f"{name} = {value!r}" for name, value in sorted(flat.items()) if name not in left_out]
 
 

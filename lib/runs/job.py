@@ -57,7 +57,7 @@ def run(
         return {"stages": [], "data": bench.data.description}
 
     folder = bench.folder
-    folder.open(config, fresh)
+    folder.open(config, fresh, bench.data.digest)
     state = folder.state
     check_order(stages, state.finished, state.position.stage if state.position else None, str(folder.path))
     if (folder.path / "results.json").is_file():
@@ -78,7 +78,7 @@ def run(
             state.position = None
             folder.save_state()
     content = results_of(
-        folder, bench.data.description, bench.detection, height_px=config.DATA.hin, width_px=config.DATA.win
+        folder, bench.data.description, bench.detection, height_px=config.COST.hin, width_px=config.COST.win
     )
     write_json(folder.path / "results.json", content)
     return content
@@ -103,5 +103,5 @@ def _checked(config: Config, stages: Sequence[Stage], start: keras.Model) -> str
     prunes = {"soft_prune", "shrink", "finetune"}.intersection(names) and "search" not in names
     if not prunes or planned.mode != "removable" or not any(planned.channels.values()):
         return ""
-    costs = CostModel(inference_model(start), training.batches.height_px, training.batches.width_px)
+    costs = CostModel(inference_model(start), config.COST.hin, config.COST.win, planned.protected)
     return removal_table(removal_report(costs, planned))

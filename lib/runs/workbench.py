@@ -41,6 +41,7 @@ class Workbench:
         detection: how faces are detected where AP is measured.
         choice: how channels are chosen.
         rate: PRUNE.rate; `rates` are those that are pruned at.
+        cost_size_px: height and width of the input at which multiply-accumulates and milliseconds are counted.
         calibration_images: training images on which channels count as dead, with the group-sparsity loss; 0: off.
         devices: that share every batch.
         verbose: Keras' own display beside the log.
@@ -55,6 +56,7 @@ class Workbench:
     detection: DetectionSettings
     choice: Choice
     rate: Rates
+    cost_size_px: tuple[int, int] = (480, 640)
     calibration_images: int = 0
     devices: int = 1
     verbose: int = 0
@@ -68,24 +70,32 @@ class Workbench:
         latest = self.folder.latest()
         return load(latest) if latest else self.start
 
-    def trainer(self) -> Trainer:
+    def trainer(self, lock_norms: bool = False) -> Trainer:
         """A trainer of the latest model, with its weights: the one there is, or a new one once channels are gone.
 
         The group-sparsity loss pulls only at a model that is still whole.
+
+        Args:
+            lock_norms: whether batch normalisations stay as they are, which is fine-tuning's affair alone.
+
         """
-        model = self.model()
-        if self._trainer is None or _shapes(self._trainer.model) != _shapes(model):
+        model, trainer = self.model(), self._trainer
+        if trainer is None or trainer.settings.lock_norms != lock_norms or _shapes(trainer.model) != _shapes(model):
             whole = _shapes(model) == _shapes(self.start)
+            settings = replace(self.training, lock_norms=lock_norms)
+            if trainer:
+                trainer.detach()
+            trainer = self._trainer = None  # frees what it holds before the next is made
             with scope(self.devices):
                 if whole:
-                    self._trainer = Trainer(self.start, self.training)
+                    trainer = Trainer(self.start, settings)
                 else:
-                    self._trainer = None  # frees what it holds before the next is made
                     model = self.model()
-                    self._trainer = Trainer(model, replace(self.training, sparsity=0.0))
-        if model is not self.start and model is not self._trainer.model:
-            self._trainer.set_weights(model.get_weights())
-        return self._trainer
+                    trainer = Trainer(model, replace(settings, sparsity=0.0))
+            self._trainer = trainer
+        if model is not self.start and model is not trainer.model:
+            trainer.set_weights(model.get_weights())
+        return trainer
 
     def leave(self, name: str, model: keras.Model | Trainer) -> None:
         """Saves what a stage ended with as `optimized/NAME.keras`; the row is written once the stage is finished."""
@@ -95,8 +105,7 @@ class Workbench:
             model = model.model
         else:
             save(model, file)
-        size = (self.training.batches.height_px, self.training.batches.width_px)
-        self.folder.state.rows.append(Row(name, **costs_of(model, *size)))
+        self.folder.state.rows.append(Row(name, **costs_of(model, *self.cost_size_px)))
 
     # --- images
 
@@ -147,7 +156,8 @@ class Workbench:
         records = self.data.train[: self.calibration_images]
         images = self.batches(records, augment=False, model=model)
         batches = (images[index][0] for index in range(len(images)))
-        dead = dead_channels(model, batches, self.choice.mode, min_channels=self.choice.min_channels)
+        choice = self.choice
+        dead = dead_channels(model, batches, choice.mode, choice.protected, choice.min_channels)
         both = combine(masks, dead)
         more = sum(len(both.channels[name]) - len(masks.channels[name]) for name in masks.channels)
         logger.info("%d more channels are silent on %d images, and go too", more, len(records))

@@ -62,6 +62,7 @@ class LatencyTable:
         model: functional model of supported layers.
         height_px, width_px: input size.
         file: where the measured table is kept; it is read instead of measured if it is there.
+        protected: patterns of layers whose channels stay, see `channel_sets`.
         measure: times convolutions and whole models together and returns milliseconds by name.
 
     Raises:
@@ -70,8 +71,16 @@ class LatencyTable:
     """
 
     def __init__(
-        self, model: keras.Model, height_px: int, width_px: int, file: str | Path, measure: Measure | None = None
+        self,
+        model: keras.Model,
+        height_px: int,
+        width_px: int,
+        file: str | Path,
+        measure: Measure | None = None,
+        *,
+        protected: tuple[str, ...] = (),
     ) -> None:
+        self.protected = protected
         self._read_graph(model, height_px, width_px)
         file = Path(file)
         described = {"size": [height_px, width_px], "convolutions": [repr(item) for item in self.geometries]}
@@ -96,7 +105,7 @@ class LatencyTable:
         return float(np.interp(self._raw(kept) / self._raw_full, *self._knots)) * self._full_ms
 
     def _read_graph(self, model: keras.Model, height_px: int, width_px: int) -> None:
-        graph = ChannelGraph(model)
+        graph = ChannelGraph(model, self.protected)
         placed = SetMap(graph, "removable")
         sets = [*placed.sets, *placed.fixed]
         self.names = [found.item.name for found in placed.sets]
@@ -181,7 +190,8 @@ class LatencyTable:
                     corner = _with(geometry, inputs, outputs)
                     corners[repr(corner)] = corner
         kept = [own for rate in ANCHOR_RATES for own in self._plans(rate)]
-        models = {"full": model, **{f"anchor{i}": shrink(model, plan_kept(model, own)) for i, own in enumerate(kept)}}
+        plans = [plan_kept(model, own, protected=self.protected) for own in kept]
+        models = {"full": model, **{f"anchor{i}": shrink(model, own) for i, own in enumerate(plans)}}
         found = measure(corners, models, height_px, width_px)
         grids = [
             [

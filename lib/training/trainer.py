@@ -40,6 +40,7 @@ class TrainerSettings:
         sparsity: weight of the group-sparsity loss; 0: none.
         sparsity_ratios: share of each endpoint's channels that it pulls at: one, a list, or by name.
         distillation: who teaches, beside the labels; None: nobody.
+        lock_norms: whether the batch normalisations stay as they are; the saved detector's can be trained again.
 
     """
 
@@ -51,6 +52,7 @@ class TrainerSettings:
     sparsity: float = 0.0
     sparsity_ratios: Any = 0.3
     distillation: DistillationSettings | None = None
+    lock_norms: bool = False
 
 
 class Trainer:
@@ -74,6 +76,7 @@ class Trainer:
 
     def __init__(self, model: keras.Model, settings: TrainerSettings) -> None:
         self.model, self.settings = model, settings
+        self._locked = lock_norms(model) if settings.lock_norms else []
         self.sparsity: GroupSparsity | None = None
         if settings.sparsity:
             self.sparsity = GroupSparsity(model, settings.sparsity, named_ratios(model, settings.sparsity_ratios))
@@ -103,6 +106,13 @@ class Trainer:
     def running_metrics(self, state: list[list[float]]) -> None:
         for variable, value in zip(self.training_model.metrics_variables, state, strict=True):
             variable.assign(np.asarray(value, np.float32).reshape(variable.shape))
+
+    def detach(self) -> None:
+        """Takes off the detector what this trainer put on it, so that another can be made of it."""
+        if self.sparsity:
+            self.sparsity.detach()
+        for name in self._locked:
+            self.model.get_layer(name).trainable = True
 
     def set_weights(self, weights: Sequence[FloatArray]) -> None:
         """Sets the detector's weights, as `get_weights` gives them; averaging starts anew from them."""
@@ -240,9 +250,19 @@ class Trainer:
     def save(self, path: str | Path) -> None:
         """Writes the detector alone, without the optimiser; the file is whole or absent."""
         plain = type(self.model).from_config(self.model.get_config())  # clone_model would bring the optimiser along
+        for name in self._locked:
+            plain.get_layer(name).trainable = True
         with self.averaged():
             plain.set_weights(self.model.get_weights())
         save(plain, path)
+
+
+def lock_norms(model: keras.Model) -> list[str]:
+    """Locks the batch normalisations, their statistics included; returns the names of those that were not locked."""
+    norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization) and x.trainable]
+    for layer in norms:
+        layer.trainable = False
+    return [layer.name for layer in norms]
 
 
 class _WeightsSurvive(keras.callbacks.Callback):

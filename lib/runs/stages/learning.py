@@ -87,11 +87,13 @@ class Learning(Stage):
 
     leaves: ClassVar[tuple[Thing, ...]] = ("model",)
 
+    lock_norms: bool = False
+
     def __init__(self, course: Course, watch: Watch) -> None:
         self.course, self.watch = course, watch
 
     def run(self, bench: Workbench) -> None:
-        folder, trainer = bench.folder, bench.trainer()
+        folder, trainer = bench.folder, bench.trainer(self.lock_norms)
         first = max((row["epoch"] for row in folder.history if row["stage"] != self.name), default=0)
         if checkpoint := folder.last_checkpoint():
             logger.info("stage %s: going on from %s", self.name, checkpoint)
@@ -229,9 +231,18 @@ class SoftPrune(Learning):
 
 
 class Finetune(Learning):
-    """Trains what pruning left: the small model, or, where nothing was taken out, the whole one with masks held."""
+    """Trains what pruning left: the small model, or, where nothing was taken out, the whole one with masks held.
+
+    Args:
+        lock_norms: whether the batch normalisations stay as they are meanwhile.
+
+    """
 
     name = "finetune"
+
+    def __init__(self, course: Course, watch: Watch, lock_norms: bool = False) -> None:
+        super().__init__(course, watch)
+        self.lock_norms = lock_norms
 
     def learn(self, bench: Workbench, trainer: Trainer, train: FaceDataset, first_epoch: int) -> None:
         _pull(trainer, 0.0)  # pulling at the channels that are left would only cost
