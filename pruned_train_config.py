@@ -132,13 +132,13 @@ config.PRUNE.repair = "off"  # how the layers behind a removal are mended: "solv
 config.PRUNE.repair_images = 48  # training images for it
 config.PRUNE.calibration_images = 64  # with pruned_alpha: channels silent on so many training images go too; 0: off
 
-# --- distillation: a teacher's outputs on the same images as terms of the loss, in every stage that trains ---------
-# Without DATA.train_txt_path, all photographs in DATA.train_image_dir are trained on, by the teacher alone.
-config.DISTIL.teacher = ""  # a .keras file, or "start": MODEL.pretrained_model as it is; empty: off
-config.DISTIL.scores = 1.0  # weight of the difference in scores; 0: off
-config.DISTIL.boxes = 1.0  # weight of the difference in boxes, where the teacher is sure of a face; 0: off
-config.DISTIL.temperature = 1.0  # both models' logits are divided by it
-config.DISTIL.focus = 1.0  # exponent of the difference in probability that an anchor counts with; 0: all alike
+# --- distillation: a teacher says what the model in training shall say, in every stage that trains ---------------
+# Without DATA.train_txt_path all photographs in DATA.train_image_dir are trained on, by the teacher alone.
+config.DISTIL.teacher = ""  # a .keras file, or "start": MODEL.pretrained_model; "": nobody teaches
+config.DISTIL.scores = 1.0  # weight of the scores' term; 0: off
+config.DISTIL.boxes = 1.0  # weight of the boxes' term, where the teacher is sure of a face; 0: off
+config.DISTIL.temperature = 1.0  # both detectors' logits are divided by it
+config.DISTIL.focus = 1.0  # exponent of the difference that an anchor's score counts with; 0: all alike
 
 # --- search for rates, in place of PRUNE.rate ---------------------------------------------------------------------
 config.SEARCH.enabled = False  # True: the stage search comes before the first one that prunes

@@ -58,7 +58,7 @@ def _arm(config: Config, arm: str, seconds: float, part: str) -> list[str]:
     if arm == "teacher":
         nothing = np.zeros((0, 4), np.float32)
         records = [replace(record, boxes_xyxy_px=nothing, invalid=None, labelled=False) for record in records]
-    clock = _by_the_clock(seconds, config.PRUNE.finetune_lr, config.TRAIN.warmup_step)
+    clock = _by_the_clock(seconds, config.FINETUNE.rates(cosine=True)[0], config.TRAIN.warmup_step)
     trainer.fit(trainer.dataset(records, augment=True), 1000, [clock])
     file = Path(config.MODEL.model_path) / f"{arm}.keras"
     file.parent.mkdir(parents=True, exist_ok=True)

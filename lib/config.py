@@ -4,7 +4,7 @@ A config file is Python that makes a `Config` called `config` and assigns to `co
 
 Settings marked `Immaterial` may change between two calls for one run folder: they say how fast a run goes, what is
 shown, which stages are run (finished ones are not run again), and where folder and data lie (data are judged by what is
-in them).
+in them). So may all of a section that concerns only stages that have not begun.
 """
 
 import os
@@ -28,8 +28,9 @@ LearningRates = LearningRate | tuple[LearningRate, ...]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Threshold = Annotated[float, Field(gt=0, lt=1)]
 Rgb = tuple[float, float, float]
-# AP of other settings is measured anew, but for a search by it.
-Unmeasured = Immaterial(unless=("SEARCH.objective", "ap"))
+Unmeasured = Immaterial(
+    unless=("SEARCH.objective", "ap")
+)  # AP of other settings is measured anew, but for a search by it
 
 
 class Train(Section):
@@ -109,18 +110,21 @@ class Lesson(Section):
 class Pretrain(Lesson):
     """The first training."""
 
+    concerns = ("pretrain",)
     lr: LearningRates = (1e-3,)
 
 
 class SoftPrune(Lesson):
     """Training while channels are set to zero every few epochs."""
 
+    concerns = ("soft_prune",)
     epoch: Positive = 20
 
 
 class Finetune(Lesson):
     """Training of what pruning left."""
 
+    concerns = ("finetune",)
     epoch: Positive = 10
     lock_bn: bool = False
 
@@ -199,6 +203,7 @@ class Test(Section):
 class Prune(Section):
     """How much goes, by which criterion, and how."""
 
+    concerns = ("search", "soft_prune", "shrink", "finetune")
     rate: Share | dict[str, Share] = 0.3
     mode: Literal["removable", "per_layer"] = "removable"
     criterion: Literal["fpgm", "l1", "l2", "random"] = "fpgm"
@@ -225,6 +230,7 @@ class Distil(Section):
 class Search(Section):
     """Which rates are looked for, under which budget, and how each proposal is judged."""
 
+    concerns = ("search",)
     enabled: bool = False
     budget: Literal["macs", "parameters", "latency", "zeroed"] = "macs"
     target: PositiveShare | list[PositiveShare] = 0.5
@@ -366,6 +372,15 @@ _ORDERS = (STAGES, ("pretrain", "search", "soft_prune", "finetune", "shrink", "e
 def in_order(stages: Sequence[str]) -> bool:
     """Whether stages come in an order in which they can be run, each at most once."""
     return any(list(stages) == [name for name in order if name in stages] for order in _ORDERS)
+
+
+def stage_names(config: Config) -> tuple[str, ...]:
+    """TRAIN.stages, with a search before the first one that prunes where SEARCH.enabled asks for it."""
+    names: list[str] = list(config.TRAIN.stages)
+    pruning = [name for name in names if name in ("soft_prune", "shrink", "finetune")]
+    if config.SEARCH.enabled and "search" not in names and pruning:
+        names.insert(names.index(pruning[0]), "search")
+    return tuple(names)
 
 
 class MacConfig(Settings):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,39 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+# What `replacing` calls its file until it is whole.
+_PART = re.compile(r"\.(?P<stem>.+)\.\d+\.part(?P<suffix>\.\w+)?")
+
+
+def strangers(folder: str | os.PathLike[str], ours: str) -> list[Path]:
+    """What lies in a folder, at any depth, and is not known to be ours; to be asked before anything there is touched.
+
+    Args:
+        folder: an existing one.
+        ours: regular expression for the paths of our files, relative and with /.
+
+    Returns:
+        Sorted: files that do not match, links, what is neither file nor folder, folders that cannot be read. What a
+        killed `replacing` left of a file of ours is ours. [] says that the whole content is.
+
+    """
+    root, found = Path(folder), list[Path]()
+    for directory, folders, files in os.walk(root, onerror=lambda error: found.append(Path(error.filename))):
+        for path in (Path(directory, name) for name in [*folders, *files]):
+            name = path.relative_to(root).as_posix()
+            known = path.is_dir() or (path.is_file() and (re.fullmatch(ours, name) or is_left_half_written(name, ours)))
+            if path.is_symlink() or not known:
+                found.append(path)
+    return sorted(found)
+
+
+def is_left_half_written(name: str, ours: str) -> bool:
+    """Whether a relative path is what `replacing` writes before it is whole, of a file that `ours` matches."""
+    folder, slash, file = name.rpartition("/")
+    part = _PART.fullmatch(file)
+    return bool(part and re.fullmatch(ours, f"{folder}{slash}{part['stem']}{part['suffix'] or ''}"))
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

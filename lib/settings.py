@@ -9,7 +9,7 @@ import json
 import os
 import runpy
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -45,10 +45,16 @@ class _Place:
 
 
 class Section(BaseModel):
-    """A section of settings; assignments are checked at once."""
+    """A section of settings; assignments are checked at once.
+
+    Attributes:
+        concerns: the stages of a run that its settings mean something to; empty: all of them.
+
+    """
 
     __slots__ = ("_place",)  # no field: neither compared nor written
     model_config = ConfigDict(validate_assignment=True, extra="forbid", strict=True)
+    concerns: ClassVar[tuple[str, ...]] = ()
 
     def __setattr__(self, name: str, value: Any) -> None:
         place, known = self._stands(), type(self).model_fields
@@ -147,13 +153,19 @@ class Settings(BaseModel):
     def check(self) -> None:
         """Raises ConfigError where settings that are fine alone do not go together."""
 
-    def immaterial(self) -> set[str]:
-        """The settings, as SECTION.key, that are marked `Immaterial` and, as the others stand, are."""
+    def immaterial(self, begun: Collection[str]) -> set[str]:
+        """The settings, as SECTION.key, that are marked `Immaterial` and, as the others stand, are.
+
+        Args:
+            begun: stages of a run; all that concerns only others counts too.
+
+        """
         found = set()
         for name, section in self:
+            to_come = bool(section.concerns) and not set(begun).intersection(section.concerns)
             for key, field in type(section).model_fields.items():
                 marks = [mark for mark in field.metadata if isinstance(mark, Immaterial)]
-                if marks and not any(mark.unless and self._is(*mark.unless) for mark in marks):
+                if to_come or (marks and not any(mark.unless and self._is(*mark.unless) for mark in marks)):
                     found.add(f"{name}.{key}")
         return found
 

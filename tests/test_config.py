@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.config import Config, Finetune, load_config
+from lib.config import Config, Finetune, load_config, stage_names
 from lib.errors import ConfigError
 from tests.shared import ROOT
 
@@ -119,6 +119,18 @@ def test_orders_of_stages(stages: str) -> None:
         config.check()
 
 
+def test_an_enabled_search_comes_before_the_first_stage_that_prunes() -> None:
+    config = Config()
+    config.SEARCH.enabled = True
+    assert stage_names(config) == ("pretrain", "search", "soft_prune", "shrink", "finetune", "evaluate")
+    config.TRAIN.stages = ("pretrain", "finetune", "shrink")
+    assert stage_names(config) == ("pretrain", "search", "finetune", "shrink")
+    config.TRAIN.stages = ("pretrain", "evaluate")
+    assert stage_names(config) == ("pretrain", "evaluate")
+    config.TRAIN.stages, config.SEARCH.enabled = ("pretrain", "search"), False
+    assert stage_names(config) == ("pretrain", "search")
+
+
 def test_seed_style_lists_are_accepted() -> None:
     config = Config()
     config.PRETRAIN.lr = [0.001, 0.0001]  # type: ignore[assignment]
@@ -136,7 +148,7 @@ def test_earlier_names_are_assigned_and_read(alias: str, name: str) -> None:
     changed = getattr(getattr(config, section), key)
     assert changed != present
     assert getattr(getattr(config, old_section), old_key) == changed
-    assert alias not in config.immaterial()
+    assert alias not in config.immaterial(())
 
 
 def test_constants_may_be_named_but_not_changed() -> None:

@@ -67,6 +67,7 @@ def test_a_copys_aliases_are_its_own() -> None:
 
 
 class Oven(Section):
+    concerns = ("bake",)
     degrees: int = 180
     light: Annotated[bool, Immaterial()] = True
     clock: Annotated[bool, Immaterial(unless=("OVEN.light", False))] = True
@@ -78,6 +79,7 @@ class Kitchen(Settings):
 
 def test_what_does_not_matter_is_said_at_the_setting() -> None:
     kitchen = Kitchen()
-    assert kitchen.immaterial() == {"OVEN.light", "OVEN.clock"}
+    assert kitchen.immaterial(["bake"]) == {"OVEN.light", "OVEN.clock"}
     kitchen.OVEN.light = False
-    assert kitchen.immaterial() == {"OVEN.light"}
+    assert kitchen.immaterial(["knead", "bake"]) == {"OVEN.light"}
+    assert kitchen.immaterial(["knead"]) == {"OVEN.light", "OVEN.clock", "OVEN.degrees"}

@@ -4,13 +4,14 @@ It exists so that a fresh clone runs the whole job without a download. The faces
 them says that the machinery works, nothing about photographs.
 """
 
+import hashlib
 import logging
 import math
 import os
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from lib.arrays import FloatArray
 from lib.data.images import write_rgb
 from lib.errors import DataError
-from lib.files import read_json, write_json, write_text
+from lib.files import read_json, strangers, write_json, write_text
 from lib.geometry.boxes import area
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ Image = NDArray[np.uint8]
 VERSION = 1  # raise it when the drawings change: sets of another version are made anew
 WIDTH_PX, HEIGHT_PX = 320, 256
 TRAIN_SCENES, VAL_SCENES = 400, 100
+_MANIFEST, _DIGEST = "manifest.json", "sha256"
+_OURS = r"manifest\.json|wider_face_split/wider_face_\w+_bbx_gt\.txt|WIDER_\w+/images/0--Sample/0_Sample_\d+\.jpg"
 _PATCH_W, _PATCH_H = 96, 128  # a face is drawn at this size, then scaled and turned into the scene
 _SKIN = np.array(
     [(255, 219, 186), (241, 194, 150), (224, 172, 120), (172, 118, 78), (118, 75, 48), (80, 52, 36)], float
@@ -47,14 +50,22 @@ class SampleSet:
 def ensure_samples(
     folder: str | os.PathLike[str], seed: int = 0, train_scenes: int = TRAIN_SCENES, val_scenes: int = VAL_SCENES
 ) -> SampleSet:
-    """The sample set in `folder`, made now unless one of the same version, seed and size is there already."""
+    """The sample set in `folder`, made now unless one of the same version, seed and size is there already.
+
+    A set of another version, seed or size is replaced, but only if every file in the folder is as it was drawn.
+
+    Raises:
+        DataError: the folder holds something else, or a set that somebody has changed; or it cannot be written.
+
+    """
     root = Path(folder)
     wanted = {"version": VERSION, "seed": seed, "train_scenes": train_scenes, "val_scenes": val_scenes}
-    manifest = root / "manifest.json"
-    if not (manifest.is_file() and read_json(manifest) == wanted):
-        if root.exists() and any(root.iterdir()) and not manifest.is_file():
-            raise DataError(f"{root}: not empty and no sample set; choose another DATA.sample_path")
-        _make(root, wanted)
+    try:
+        if _manifest(root) != wanted:
+            _require_ours(root)
+            _make(root, wanted)
+    except OSError as error:
+        raise DataError(f"{root}: the sample set cannot be made here ({error}); set DATA.sample_path") from error
     split = root / "wider_face_split"
     return SampleSet(
         split / "wider_face_train_bbx_gt.txt",
@@ -64,12 +75,49 @@ def ensure_samples(
     )
 
 
+def _manifest(root: Path) -> dict[str, Any] | None:
+    """What the set in a folder is, its digest left out; None where there is none."""
+    try:
+        content = read_json(root / _MANIFEST)
+    except (OSError, ValueError):
+        return None
+    return {key: value for key, value in content.items() if key != _DIGEST} if isinstance(content, dict) else None
+
+
+def _require_ours(root: Path) -> None:
+    """Raises DataError unless there is nothing at `root`, or a sample set just as it was drawn."""
+    if not root.exists() or not any(root.iterdir()):
+        return
+    foreign = strangers(root, _OURS)
+    if foreign or not (root / _MANIFEST).is_file():
+        shown = f" ({foreign[0]}{' and more' if len(foreign) > 1 else ''})" if foreign else ""
+        raise DataError(f"{root}: not empty and no sample set{shown}; choose another DATA.sample_path")
+    if _manifest(root) is None or read_json(root / _MANIFEST).get(_DIGEST) != _digest(root):
+        raise DataError(
+            f"{root}: a sample set of another version, seed or size that is not as it was drawn; remove the folder if "
+            "nobody needs it, or choose another DATA.sample_path"
+        )
+
+
+def _digest(root: Path) -> str:
+    """SHA-256 over the names and bytes of all files of a set but its manifest."""
+    digest = hashlib.sha256()
+    for file in sorted(path for path in root.rglob("*") if path.is_file()):
+        name = file.relative_to(root).as_posix()
+        if name != _MANIFEST:
+            digest.update(f"{name} {file.stat().st_size}\n".encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
 def _make(root: Path, wanted: dict[str, int]) -> None:
     """Draws everything beside `root`, then puts it in place with one rename."""
     logger.info("drawing the sample set into %s", root)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
-    try:
+    place = root.resolve()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as aside:
+        work = Path(aside) / "set"  # the outer folder is for its owner alone, and stays so
+        work.mkdir()
         for number, (split, count) in enumerate((("train", wanted["train_scenes"]), ("val", wanted["val_scenes"]))):
             lines = []
             for index in range(count):
@@ -81,12 +129,14 @@ def _make(root: Path, wanted: dict[str, int]) -> None:
                 rows = xywh.tolist() or [[0, 0, 0, 0]]
                 lines += [f"{x} {y} {w} {h} 0 0 0 0 0 0" for x, y, w, h in rows]
             write_text(work / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt", "\n".join(lines) + "\n")
-        write_json(work / "manifest.json", wanted)
-        if root.exists():
-            shutil.rmtree(root)
-        work.rename(root)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        write_json(work / _MANIFEST, {**wanted, _DIGEST: _digest(work)})
+        if place.exists():
+            place.rename(Path(aside) / "before")  # proved ours, and gone with the folder
+        try:
+            work.rename(place)
+        except OSError:
+            if _manifest(root) != wanted:  # unless another process was faster with the same set
+                raise
 
 
 def draw_scene(rng: np.random.Generator) -> tuple[Image, FloatArray]:

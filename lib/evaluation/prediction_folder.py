@@ -25,7 +25,7 @@ from lib.detection.detector import FaceDetector, as_rgb
 from lib.detection.protocols import PROTOCOLS
 from lib.errors import DataError, ModelError, ToolkitError
 from lib.evaluation.prediction_files import prediction_name
-from lib.files import read_json, sha256, write_json, write_text
+from lib.files import is_left_half_written, read_json, sha256, write_json, write_text
 from lib.geometry.suppression import best_first
 
 logger = logging.getLogger(__name__)
@@ -155,7 +155,8 @@ def open_result(folder: str | os.PathLike[str], model: str | os.PathLike[str], p
             "Choose another --result, or remove this folder to start anew."
         )
     for remains in result.rglob(".*.part.txt"):  # of a run that was killed while writing
-        remains.unlink()
+        if is_left_half_written(remains.name, r".+\.txt"):
+            remains.unlink()
     return ours["model_sha256"]
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import os
 import platform
 import subprocess
 import sys
@@ -11,14 +12,21 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lib.config import Config
+from lib.config import Config, stage_names
 from lib.errors import ConfigError, ModelError, TrainingError
-from lib.files import read_json, write_json
+from lib.files import is_left_half_written, read_json, strangers, write_json
 from lib.runs.state import RunState
 from lib.training.position import Position
 
 logger = logging.getLogger(__name__)
 
+_SETTINGS = r"config\.json"
+# Everything that a run writes into its folder, and what tools/auto_freeze.py and benchmarks put beside it.
+_OURS = (
+    r"(config|state|masks|results|latency|rates_[\d.e-]+)\.json|(history|search)\.csv|(samples|search_\w+)\.png"
+    r"|epoch_\d+(_batch_\d+)?\.keras|optimized/\w+\.(keras|pb)|tensorboard/events\.out\.tfevents\.\d+"
+    r"|search/(oracle|tuner\w+|trial_\w+/trial)\.json|detector\.\w+"
+)
 _PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy", "opencv-python-headless")
 _WAYS_OUT = (
     "Give --fresh to start anew (the earlier run is kept aside), choose another MODEL.model_path, or restore what was "
@@ -73,28 +81,45 @@ class RunFolder:
                 another version, or something else.
 
         """
-        if fresh and self.path.exists():
-            number = 1
-            while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
-                number += 1
-            self.path.rename(aside)
-            logger.info("the earlier run is now in %s", aside)
-        settings = self.path / "config.json"
+        settings, before = self.path / "config.json", dict[str, Any]()
+        if fresh and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            self._move_aside()
         if settings.is_file():
-            before = read_json(settings)
+            if (self.path / "state.json").is_file():
+                self.state = _read_state(self.path)
+            before = _settings_in(self.path)
             self._require_same(before["config"], config)
             if digest and (before.get("data") or digest) != digest:
                 raise TrainingError(
                     f"{self.path} holds a run with other data: images or boxes under DATA have changed. {_WAYS_OUT}"
                 )
-            if (self.path / "state.json").is_file():
-                self.state = _read_state(self.path)
-            self._remove_leftovers()
-            return
-        self._remove_leftovers()
-        if self.path.exists() and any(self.path.iterdir()):
+        elif self.path.exists() and not self._died_at_once():
             raise TrainingError(f"{self.path}: not empty and no run of this program; choose another MODEL.model_path")
-        write_json(settings, {"config": config.model_dump(mode="json"), "data": digest, **_environment()})
+        self._remove_leftovers()
+        before = before or {"data": digest, **_environment()}
+        write_json(settings, {**before, "config": config.model_dump(mode="json")})
+
+    def _died_at_once(self) -> bool:
+        """Whether nothing is there but what a run leaves that is killed before its settings are whole."""
+        return self.path.is_dir() and not strangers(self.path, _SETTINGS)
+
+    def _move_aside(self) -> None:
+        """Renames the folder to `NAME.1`, `NAME.2`, ..., if the whole of it is a run."""
+        path = self.path.resolve()
+        if Path.cwd().is_relative_to(path):
+            raise TrainingError(f"{self.path}: --fresh cannot move the folder that it is called in; call it elsewhere")
+        _settings_in(self.path)
+        if foreign := strangers(path, _OURS):
+            raise TrainingError(
+                f"{self.path}: holds {foreign[0].relative_to(path)}, which no run writes"
+                f"{f', and {len(foreign) - 1} more' if len(foreign) > 1 else ''}; --fresh moves nothing but runs: "
+                "take it out, or choose another MODEL.model_path"
+            )
+        number = 1
+        while os.path.lexists(aside := path.with_name(f"{path.name}.{number}")):
+            number += 1
+        path.rename(aside)
+        logger.info("the earlier run is now in %s", aside)
 
     def save_state(self) -> None:
         write_json(self.path / "state.json", self.state.to_dict())
@@ -126,8 +151,9 @@ class RunFolder:
 
     def _remove_leftovers(self) -> None:
         """Removes what a killed run left half written: nothing ever refers to it."""
-        for file in [*self.path.glob(".*.part.*"), *self.path.glob("optimized/.*.part.*")]:
-            file.unlink(missing_ok=True)
+        for file in [*self.path.glob(".*.part*"), *self.path.glob("optimized/.*.part*")]:
+            if is_left_half_written(file.relative_to(self.path).as_posix(), _OURS):
+                file.unlink(missing_ok=True)
 
     def outcome(self, stage: str, suffix: str = ".keras") -> Path:
         """The model that a stage left, by the name in its row; ".pb": its frozen graph."""
@@ -143,7 +169,10 @@ class RunFolder:
             then.assign(before)
         except ConfigError as error:
             raise TrainingError(f"{self.path}: written by another version ({error}). {_WAYS_OUT}") from error
-        free = then.immaterial() & config.immaterial()
+        begun = [*self.state.finished, *([self.position.stage] if self.position else [])]
+        # The next stage counts as begun: one without epochs, such as a search, does not say so.
+        begun += [name for name in stage_names(then) if name not in self.state.finished][:1]
+        free = then.immaterial(begun) & config.immaterial(begun)
         old, new = _lines(then, free), _lines(config, free)
         if old != new:
             changes = [line for line in difflib.ndiff(old, new) if line[0] in "-+"]
@@ -173,6 +202,28 @@ def model_file(path: str | Path) -> Path:
     if latest := folder.latest():
         return latest
     raise ModelError(f"{given}: no stage of this run is finished; name one of its epoch_N.keras files instead")
+
+
+def _settings_in(path: Path) -> dict[str, Any]:
+    """What a run wrote into its config.json: its settings by section as `config`, and where they came from.
+
+    Raises:
+        TrainingError: there is no run in it.
+
+    """
+    file = path / "config.json"
+    try:
+        content = read_json(file)
+        settings = content["config"]
+        ours = settings.keys() <= Config.model_fields.keys() and all(settings[name].keys() for name in settings)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        ours = False
+    if not ours or not settings:
+        raise TrainingError(
+            f"{path}: not empty and no run of this program: {file.name} does not hold a run's settings; "
+            "choose another MODEL.model_path"
+        )
+    return dict(content)
 
 
 def _read_state(path: Path) -> RunState:

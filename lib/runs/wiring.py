@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from lib.config import Config, Lesson
+from lib.config import Config, Lesson, stage_names
 from lib.console import ProgressLine
 from lib.data.batches import SCALE_STEP_PX, BatchSettings
 from lib.data.sources import DataSettings, FaceData
@@ -50,15 +50,6 @@ def stages_of(config: Config) -> list[Stage]:
     }
     first = Import() if config.MODEL.pretrained_model else Pretrain(_course(config, config.PRETRAIN), watch)
     return [first, *(made[name]() for name in stage_names(config) if name != "pretrain")]
-
-
-def stage_names(config: Config) -> tuple[str, ...]:
-    """TRAIN.stages, with a search before the first one that prunes where SEARCH.enabled asks for it."""
-    names: list[str] = list(config.TRAIN.stages)
-    pruning = [name for name in names if name in ("soft_prune", "shrink", "finetune")]
-    if config.SEARCH.enabled and "search" not in names and pruning:
-        names.insert(names.index(pruning[0]), "search")
-    return tuple(names)
 
 
 def _course(config: Config, lesson: Lesson) -> Course:

@@ -39,8 +39,8 @@ class TrainerSettings:
         mode: of the masks that can be held, see `lib.pruning.channel_sets`.
         sparsity: weight of the group-sparsity loss; 0: none.
         sparsity_ratios: share of each endpoint's channels that it pulls at: one, a list, or by name.
-        distillation: who teaches, beside the labels; None: nobody.
         lock_norms: whether the batch normalisations stay as they are; the saved detector's can be trained again.
+        distillation: who teaches, beside the labels; None: nobody.
 
     """
 
@@ -51,8 +51,8 @@ class TrainerSettings:
     mode: Mode = "removable"
     sparsity: float = 0.0
     sparsity_ratios: Any = 0.3
-    distillation: DistillationSettings | None = None
     lock_norms: bool = False
+    distillation: DistillationSettings | None = None
 
 
 class Trainer:

@@ -1,3 +1,6 @@
+import json
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -49,3 +52,55 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not empty and no sample set"):
         ensure_samples(tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "precious"
+
+
+FOREIGN = [
+    {"manifest.json": '{"model": "a.keras", "protocol": "single"}', "0--Parade/a.txt": "a\n0\n"},  # a WIDER result
+    {"manifest.json": "cut sho"},
+    {"manifest.json": '{"version": 0, "seed": 0, "train_scenes": 2, "val_scenes": 1}'},
+    {".manifest.json.part.y": ""},
+]
+
+
+@pytest.mark.parametrize("files", FOREIGN, ids=lambda files: next(iter(files)))
+def test_a_manifest_alone_makes_no_sample_set(tmp_path: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=r"choose another DATA\.sample_path"):
+        ensure_samples(tmp_path, 0, 2, 1)
+    left = {path.relative_to(tmp_path).as_posix(): path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == files
+
+
+@pytest.mark.parametrize("change", ["added", "edited", "removed"])
+def test_a_sample_set_that_was_changed_is_not_replaced(tmp_path: Path, change: str) -> None:
+    made = ensure_samples(tmp_path / "samples", 0, 2, 1)
+    mine = tmp_path / "samples" / "mine.txt" if change == "added" else made.train_annotations
+    if change == "removed":
+        mine.unlink()
+    else:
+        mine.write_text("my own labels")
+    with pytest.raises(DataError, match=r"mine\.txt" if change == "added" else "not as it was drawn"):
+        ensure_samples(tmp_path / "samples", 1, 2, 1)
+    assert change == "removed" or mine.read_text() == "my own labels"
+
+
+def test_a_sample_set_is_for_whom_the_umask_says_and_made_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    before = os.umask(0o027)
+    try:
+        ensure_samples(tmp_path / "link", 0, 2, 1)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "disk").stat().st_mode) == 0o750
+    assert (tmp_path / "link").is_symlink()
+    ensure_samples(tmp_path / "link", 0, 3, 1)
+    assert json.loads((tmp_path / "disk" / "manifest.json").read_text())["train_scenes"] == 3
+
+
+def test_a_file_in_the_place_of_the_set_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"file: the sample set cannot be made here .*DATA\.sample_path"):
+        ensure_samples(tmp_path / "file")

@@ -34,6 +34,19 @@ def test_subsets_are_drawn_by_the_seed(settings: DataSettings) -> None:
     assert names != [record.name for record in load_data(replace(settings, seed=1)).train]
 
 
+def test_the_digest_is_of_the_content_wherever_it_lies(
+    settings: DataSettings, samples: SampleSet, tmp_path: Path
+) -> None:
+    whole = load_data(settings)
+    moved = tmp_path / "moved.txt"
+    moved.write_text(samples.train_annotations.read_text())
+    assert load_data(replace(settings, train_annotations=moved)).digest == whole.digest
+    assert load_data(replace(settings, train_size=5)).digest != whole.digest
+    other = replace(whole.train[0], boxes_xyxy_px=whole.train[0].boxes_xyxy_px + 1)
+    assert replace(whole, train=[other, *whole.train[1:]]).digest != whole.digest
+    assert replace(whole, train=whole.val, val=whole.train).digest != whole.digest
+
+
 def test_photographs_without_labels_are_all_in_the_folder(settings: DataSettings, samples: SampleSet) -> None:
     data = load_data(replace(settings, train_annotations="", train_size=3))
     assert data.description.startswith(f"{samples.train_images} without labels and ")
@@ -46,16 +59,3 @@ def test_photographs_without_labels_are_all_in_the_folder(settings: DataSettings
     assert all(record.labelled for record in data.val)
     with pytest.raises(DataError, match="no such folder"):
         load_data(replace(settings, train_annotations="", train_images="nowhere"))
-
-
-def test_the_digest_is_of_the_content_wherever_it_lies(
-    settings: DataSettings, samples: SampleSet, tmp_path: Path
-) -> None:
-    whole = load_data(settings)
-    moved = tmp_path / "moved.txt"
-    moved.write_text(samples.train_annotations.read_text())
-    assert load_data(replace(settings, train_annotations=moved)).digest == whole.digest
-    assert load_data(replace(settings, train_size=5)).digest != whole.digest
-    other = replace(whole.train[0], boxes_xyxy_px=whole.train[0].boxes_xyxy_px + 1)
-    assert replace(whole, train=[other, *whole.train[1:]]).digest != whole.digest
-    assert replace(whole, train=whole.val, val=whole.train).digest != whole.digest

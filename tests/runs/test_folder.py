@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,33 @@ def test_settings_that_change_no_weight_and_no_recorded_figure_may_change(tmp_pa
     RunFolder(tmp_path / "run").open(config)
 
 
+def test_what_concerns_stages_that_have_not_begun_may_change(tmp_path: Path) -> None:
+    folder, config = RunFolder(tmp_path / "run"), Config()
+    folder.open(config)  # the first stage may be in the middle of its first epoch
+    config.FINETUNE.epoch, config.PRUNE.rate = 7, 0.4
+    RunFolder(tmp_path / "run").open(config)
+    with pytest.raises(TrainingError, match=r"- PRETRAIN\.epoch = 30"):
+        RunFolder(tmp_path / "run").open(changed(config, "PRETRAIN.epoch=7"))
+
+    folder.state.finished.append("pretrain")
+    folder.save_state()
+    RunFolder(tmp_path / "run").open(changed(config, "FINETUNE.epoch=8"))
+    for override in ("PRETRAIN.epoch=7", "PRUNE.rate=0.5", "SOFT_PRUNE.epoch=7"):
+        with pytest.raises(TrainingError, match=override.split("=")[0]):
+            RunFolder(tmp_path / "run").open(changed(config, "FINETUNE.epoch=8", override))
+    folder.position = Position("finetune", 3)
+    folder.save_state()
+    with pytest.raises(TrainingError, match=r"- FINETUNE\.epoch = 8\n.*\+ FINETUNE\.epoch = 7"):
+        RunFolder(tmp_path / "run").open(config)
+
+
+def changed(config: Config, *overrides: str) -> Config:
+    config = copy.deepcopy(config)
+    for override in overrides:
+        config.override(override)
+    return config
+
+
 def test_data_may_move_but_not_change(tmp_path: Path) -> None:
     RunFolder(tmp_path / "run").open(Config(), digest="ab")
     RunFolder(tmp_path / "run").open(Config(), digest="ab")
@@ -116,11 +144,14 @@ def test_a_run_made_before_a_setting_existed_had_its_default(tmp_path: Path) -> 
 def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
     RunFolder(tmp_path / "run").open(Config())
     half = [tmp_path / "run" / ".epoch_3.17.part.keras", tmp_path / "run" / "optimized" / ".pretrain.17.part.keras"]
+    mine = tmp_path / "run" / ".notes.17.part.txt"
+    mine.touch()
     for file in half:
         file.parent.mkdir(exist_ok=True)
         file.touch()
     RunFolder(tmp_path / "run").open(Config())
     assert not any(file.exists() for file in half)
+    assert mine.is_file()
 
     (tmp_path / "killed_at_once").mkdir()  # before its settings were whole
     (tmp_path / "killed_at_once" / ".config.17.part.json").touch()
@@ -145,6 +176,7 @@ def test_a_failure_to_write_says_what_is_left(tmp_path: Path) -> None:
 
 
 def test_fresh_keeps_the_earlier_runs_aside(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()  # an empty folder is no run to keep
     for _ in range(3):
         RunFolder(tmp_path / "run").open(Config(), fresh=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run.1", "run.2"]
@@ -154,6 +186,60 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").touch()
     with pytest.raises(TrainingError, match="choose another"):
         RunFolder(tmp_path).open(Config())
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize(
+    "files",
+    [
+        {".x.part.y": "mine"},
+        {".config.part.json": "mine"},
+        {"config.json": '{"config": {"theme": {}}}', ".epoch_1.17.part.keras": "mine"},
+        {"config.json": "[]", ".epoch_1.17.part.keras": "mine"},
+        {"config.json": '{"config": {}}'},
+        {"config.json": "cut sho", "optimized/.shrunk.17.part.keras": "mine"},
+        {"state.json": "{}"},
+    ],
+    ids=str,
+)
+def test_a_foreign_folder_is_left_as_it_is(tmp_path: Path, files: dict[str, str], fresh: bool) -> None:
+    (tmp_path / "theirs" / "optimized").mkdir(parents=True)
+    for name, text in files.items():
+        (tmp_path / "theirs" / name).write_text(text)
+    with pytest.raises(TrainingError, match=r"no run of this program.*choose another MODEL\.model_path"):
+        RunFolder(tmp_path / "theirs").open(Config(), fresh)
+    assert content(tmp_path) == {f"theirs/{name}": text.encode() for name, text in files.items()}
+
+
+def test_fresh_moves_nothing_but_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    RunFolder(tmp_path / "run").open(Config())
+    (tmp_path / "run" / "thesis.txt").touch()
+    with pytest.raises(TrainingError, match=r"holds thesis\.txt, which no run writes"):
+        RunFolder(tmp_path / "run").open(Config(), fresh=True)
+    (tmp_path / "run" / "thesis.txt").unlink()
+    (tmp_path / "file").touch()
+    with pytest.raises(TrainingError, match=r"file: not empty and no run"):
+        RunFolder(tmp_path / "file").open(Config(), fresh=True)
+    monkeypatch.chdir(tmp_path / "run")
+    for path in (".", "../run", str(tmp_path / "run")):
+        with pytest.raises(TrainingError, match=r"--fresh cannot move the folder that it is called in"):
+            RunFolder(path).open(Config(), fresh=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "run"]
+
+
+def test_fresh_keeps_what_a_whole_run_left(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run").open(Config())
+    names = "epoch_3.keras epoch_3_batch_2.keras optimized/shrunk.keras optimized/shrunk.pb rates_0.5.json search.csv"
+    names += " tensorboard/events.out.tfevents.17 search/oracle.json search/trial_0/trial.json search_rates.png"
+    for name in [*names.split(), ".epoch_4.17.part.keras"]:
+        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / name).touch()
+    RunFolder(tmp_path / "run").open(Config(), fresh=True)
+    assert set(names.split()) <= set(content(tmp_path / "run.1"))
 
 
 def run_folder(path: Path, left: list[str]) -> Path:

@@ -214,7 +214,7 @@ def test_a_picture_of_samples_on_demand(config: Config, tiny_model: keras.Model,
     save(tiny_model, tmp_path / "tiny.keras")
     config.MODEL.pretrained_model = str(tmp_path / "tiny.keras")
     config.TRAIN.stages = ("finetune",)
-    config.PRUNE.finetune_epoch = 1
+    config.FINETUNE.epoch = 1
     config.TRAIN.vis = True
     seen: list[bool] = []
 
@@ -232,7 +232,7 @@ def test_a_picture_of_samples_on_demand(config: Config, tiny_model: keras.Model,
 @pytest.mark.slow
 def test_searched_rates_are_pruned(config: Config) -> None:
     config.TRAIN.stages = ("pretrain", "soft_prune", "finetune")
-    config.TRAIN.epoch = config.PRUNE.soft_epoch = config.PRUNE.finetune_epoch = 1
+    config.PRETRAIN.epoch = config.SOFT_PRUNE.epoch = config.FINETUNE.epoch = 1
     config.SEARCH.enabled = True
     config.SEARCH.target, config.SEARCH.tolerance = 0.6, 0.03
     config.SEARCH.n_init_points, config.SEARCH.n_opt_iterations = 2, 0

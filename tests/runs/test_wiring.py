@@ -9,13 +9,12 @@ from lib.data.batches import BatchSettings
 from lib.errors import ConfigError, ModelError
 from lib.geometry.compensation import Compensation
 from lib.models import anchors_of, save, shots
-from lib.runs.stages.learning import Finetune, Import, Pretrain, SoftPrune
+from lib.runs.stages.learning import Finetune, Import, Learning, Pretrain, SoftPrune
 from lib.runs.stages.removal import Shrink
 from lib.runs.wiring import (
     batch_settings,
     chosen_model,
     distillation_settings,
-    stage_names,
     stages_of,
     trainer_settings,
 )
@@ -144,18 +143,6 @@ def test_who_teaches() -> None:
         distillation_settings(config)
 
 
-def test_an_enabled_search_comes_before_the_first_stage_that_prunes() -> None:
-    config = Config()
-    config.SEARCH.enabled = True
-    assert stage_names(config) == ("pretrain", "search", "soft_prune", "shrink", "finetune", "evaluate")
-    config.TRAIN.stages = ("pretrain", "finetune", "shrink")
-    assert stage_names(config) == ("pretrain", "search", "finetune", "shrink")
-    config.TRAIN.stages = ("pretrain", "evaluate")
-    assert stage_names(config) == ("pretrain", "evaluate")
-    config.TRAIN.stages, config.SEARCH.enabled = ("pretrain", "search"), False
-    assert stage_names(config) == ("pretrain", "search")
-
-
 def test_stages_are_made_in_their_order() -> None:
     config = Config()
     config.SOFT_PRUNE.decay_epoch, config.SOFT_PRUNE.lr = (4,), 1e-2
@@ -164,6 +151,12 @@ def test_stages_are_made_in_their_order() -> None:
     assert [type(stage) for stage in (first, soft, *others)] == [Pretrain, SoftPrune, Finetune, Shrink]
     assert isinstance(soft, SoftPrune)
     assert soft.course.rates(10).boundaries == (40,)
+    assert [stage.lock_norms for stage in (first, soft, *others[:1]) if isinstance(stage, Learning)] == [False] * 3
     assert soft.course.rates(10).values == pytest.approx((1e-2, 1e-3))
+    config.FINETUNE.lock_bn = True
+    config.TRAIN.lr_schedule, config.FINETUNE.lr_end = "cosine", 1e-6
+    fine = stages_of(config)[2]
+    assert isinstance(fine, Finetune)
+    assert (fine.lock_norms, fine.course.values) == (True, (1e-3, 1e-6))
     config.MODEL.pretrained_model, config.TRAIN.stages = "m.keras", ("shrink",)
     assert [type(stage) for stage in stages_of(config)] == [Import, Shrink]
