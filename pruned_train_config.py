@@ -132,7 +132,8 @@ config.PRUNE.repair = "off"  # how the layers behind a removal are mended: "solv
 config.PRUNE.repair_images = 48  # training images for it
 config.PRUNE.calibration_images = 64  # with pruned_alpha: channels silent on so many training images go too; 0: off
 
-# --- distillation: a teacher says what the model in training shall say -------------------------------------------
+# --- distillation: a teacher says what the model in training shall say, in every stage that trains ---------------
+# Without DATA.train_txt_path all photographs in DATA.train_image_dir are trained on, by the teacher alone.
 config.DISTIL.teacher = ""  # a .keras file, or "start": MODEL.pretrained_model; "": nobody teaches
 config.DISTIL.scores = 1.0  # weight of the scores' term; 0: off
 config.DISTIL.boxes = 1.0  # weight of the boxes' term, where the teacher is sure of a face; 0: off

@@ -308,31 +308,19 @@ class Config(Settings):
         if train.clip_value and train.clip_norm:
             raise ConfigError("give TRAIN.clip_value or TRAIN.clip_norm, not both; 0 switches one off")
         self._check_stages()
-        self._check_data()
+        if bool(data.train_txt_path or (self.DISTIL.teacher and data.train_image_dir)) != bool(data.val_txt_path):
+            raise ConfigError(
+                "DATA.train_txt_path and DATA.val_txt_path go together; leave both empty for the built-in sample set, "
+                "or, with a DISTIL.teacher, the first alone for all photographs in DATA.train_image_dir without labels"
+            )
         if data.multiscale and (any(size % 32 for size in data.scales) or data.scales[0] >= data.scales[1]):
             raise ConfigError(f"DATA.scales must be two multiples of 32, the smaller first, got {list(data.scales)}")
         if self.ANCHOR.second_stage_thresh >= self.ANCHOR.POSITIVE_ANCHOR_THRESH:
             raise ConfigError("ANCHOR.second_stage_thresh must lie below ANCHOR.POSITIVE_ANCHOR_THRESH")
         if self.ANCHOR.NEGATIVE_ANCHOR_THRESH > self.ANCHOR.POSITIVE_ANCHOR_THRESH:
             raise ConfigError("ANCHOR.NEGATIVE_ANCHOR_THRESH must not lie above ANCHOR.POSITIVE_ANCHOR_THRESH")
-        if self.DISTIL.teacher:
-            self._check_distillation()
         if self.SEARCH.enabled or "search" in train.stages:
             self._check_search()
-
-    def _check_data(self) -> None:
-        data = self.DATA
-        unlabelled = bool(data.val_txt_path and data.train_image_dir and not data.train_txt_path)
-        if unlabelled and (not self.DISTIL.teacher or "search" in self.TRAIN.stages or self.SEARCH.enabled):
-            raise ConfigError(
-                "DATA.train_image_dir without DATA.train_txt_path means photographs without labels; they can be "
-                "trained on if DISTIL.teacher says what is on them, and no search can judge by them"
-            )
-        if not unlabelled and bool(data.train_txt_path) != bool(data.val_txt_path):
-            raise ConfigError(
-                "DATA.train_txt_path and DATA.val_txt_path go together; leave both empty for the built-in sample set, "
-                "or the first alone, with DISTIL.teacher, for photographs without labels in DATA.train_image_dir"
-            )
 
     def _check_stages(self) -> None:
         stages = self.TRAIN.stages
@@ -354,18 +342,6 @@ class Config(Settings):
                 "from"
             )
 
-    def _check_distillation(self) -> None:
-        if self.DISTIL.teacher == "start" and not self.MODEL.pretrained_model:
-            raise ConfigError(
-                "DISTIL.teacher = 'start' is the model that the run starts with, and a new one has nothing to teach; "
-                "set MODEL.pretrained_model, or name another model's .keras file as teacher"
-            )
-        if not self.DISTIL.scores and not self.DISTIL.boxes:
-            raise ConfigError(
-                "DISTIL.scores and DISTIL.boxes are both 0, so that DISTIL.teacher teaches nothing; set one, or "
-                "DISTIL.teacher = ''"
-            )
-
     def _check_search(self) -> None:
         search = self.SEARCH
         targets = search.targets()
@@ -373,6 +349,8 @@ class Config(Settings):
             raise ConfigError(f"SEARCH.target needs one share, or several different ones, got {list(targets)}")
         if search.n_init_points + search.n_opt_iterations == 0:
             raise ConfigError("SEARCH.n_init_points and SEARCH.n_opt_iterations are both 0: nothing would be searched")
+        if self.DATA.val_txt_path and not self.DATA.train_txt_path:
+            raise ConfigError("no search can judge by photographs without labels; set DATA.train_txt_path")
         if search.branches and self.PRUNE.min_channels:
             raise ConfigError("SEARCH.branches lets sets go whole; that needs PRUNE.min_channels = 0")
         if search.n_long and not search.long_steps:

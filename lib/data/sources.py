@@ -28,12 +28,13 @@ class FaceData:
 
     @property
     def digest(self) -> str:
-        """Of the images' names, in their order, and of all faces: the same wherever the files lie."""
+        """Of the images' names, in their order, and of all faces known: the same wherever the files lie."""
         made = hashlib.sha256()
         for part, records in (("train", self.train), ("val", self.val)):
             for record in records:
                 invalid = b"" if record.invalid is None else record.invalid.tobytes()
-                made.update(f"\n{part} {record.name}\n".encode() + record.boxes_xyxy_px.tobytes() + invalid)
+                known = part if record.labelled else f"{part} without labels"
+                made.update(f"\n{known} {record.name}\n".encode() + record.boxes_xyxy_px.tobytes() + invalid)
         return made.hexdigest()
 
 

@@ -11,6 +11,7 @@ from lib.console import ProgressLine
 from lib.data.batches import SCALE_STEP_PX, BatchSettings
 from lib.data.sources import DataSettings, FaceData
 from lib.detection.formats.pb import DetectionSettings
+from lib.errors import ConfigError
 from lib.geometry.compensation import Compensation
 from lib.models import anchors_of, build, load
 from lib.pruning.choice import Choice
@@ -219,10 +220,23 @@ def loss_settings(config: Config) -> LossSettings:
 
 
 def distillation_settings(config: Config) -> DistillationSettings | None:
-    """Who teaches: a file, or "start", the model that the run starts with; None without DISTIL.teacher."""
+    """Who teaches: a file, or "start", the model that the run starts with; None without DISTIL.teacher.
+
+    Raises:
+        ConfigError: the run starts with a new model, which has nothing to teach, or the teacher has no say.
+
+    """
     distil = config.DISTIL
     if not distil.teacher:
         return None
+    if distil.teacher == "start" and not config.MODEL.pretrained_model:
+        raise ConfigError(
+            "DISTIL.teacher = 'start' is MODEL.pretrained_model, and that is empty; set it, or name another .keras file"
+        )
+    if not distil.scores and not distil.boxes:
+        raise ConfigError(
+            "DISTIL.scores and DISTIL.boxes are both 0, so that DISTIL.teacher has no say; set one of them"
+        )
     teacher = config.MODEL.pretrained_model if distil.teacher == "start" else distil.teacher
     return DistillationSettings(teacher, distil.scores, distil.boxes, distil.temperature, distil.focus)
 

@@ -6,7 +6,7 @@ import pytest
 
 from lib.config import Config
 from lib.data.batches import BatchSettings
-from lib.errors import ModelError
+from lib.errors import ConfigError, ModelError
 from lib.geometry.compensation import Compensation
 from lib.models import anchors_of, save, shots
 from lib.runs.stages.learning import Finetune, Import, Learning, Pretrain, SoftPrune
@@ -135,6 +135,12 @@ def test_who_teaches() -> None:
     assert distillation_settings(config) == DistillationSettings("t.keras", boxes=0.5, temperature=2.0)
     config.DISTIL.teacher = "start"
     assert distillation_settings(config) == DistillationSettings("m.keras", boxes=0.5, temperature=2.0)
+    config.DISTIL.boxes = config.DISTIL.scores = 0.0
+    with pytest.raises(ConfigError, match=r"DISTIL\.teacher has no say"):
+        distillation_settings(config)
+    config.MODEL.pretrained_model = ""
+    with pytest.raises(ConfigError, match=r"'start' is MODEL\.pretrained_model, and that is empty"):
+        distillation_settings(config)
 
 
 def test_stages_are_made_in_their_order() -> None:
