@@ -13,9 +13,10 @@ from lib.config import Config
 config = Config()
 
 # --- what runs ---------------------------------------------------------------------------------------------------
-# Any of pretrain, search, soft_prune, shrink, finetune, evaluate, in this order. With MODEL.pretrained_model, loading
-# it takes pretrain's place. shrink takes the pruned channels out (without soft_prune: by the present weights), finetune
-# trains the small model; with shrink behind it, the whole one with them held at zero. Without evaluate no AP.
+# Any of pretrain, search, soft_prune, shrink, repair, finetune, evaluate, in this order. With MODEL.pretrained_model,
+# loading it takes pretrain's place. shrink takes the pruned channels out (without soft_prune: by the present weights),
+# repair solves the layers behind them anew, finetune trains the small model; with shrink behind it, the whole one with
+# them held at zero. Without evaluate no AP.
 config.TRAIN.stages = ("pretrain", "soft_prune", "shrink", "finetune", "evaluate")
 config.TRAIN.seed = 0  # of everything random: weights, sample set, shuffling, augmentation
 
@@ -119,6 +120,8 @@ config.PRUNE.soft_lr_decay_epoch = (4,)  # epochs of this stage at which the rat
 config.PRUNE.finetune_epoch = 9  # published: 10
 config.PRUNE.finetune_lr = 1e-3
 config.PRUNE.finetune_lr_decay_epoch = (6,)
+config.PRUNE.repair = "solve"  # what the stage repair does: "solve", "recalibrate" (batch statistics only) or "off"
+config.PRUNE.repair_images = 48  # training photographs for it, drawn by the seed
 config.PRUNE.calibration_images = 64  # with pruned_alpha: channels silent on so many training images go too; 0: off
 
 # --- search for rates, in place of PRUNE.rate ---------------------------------------------------------------------

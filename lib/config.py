@@ -12,7 +12,7 @@ from pydantic import Field
 from lib.errors import ConfigError
 from lib.settings import AnySettings, Section, Settings, load_settings
 
-Stage = Literal["pretrain", "search", "soft_prune", "shrink", "finetune", "evaluate"]
+Stage = Literal["pretrain", "search", "soft_prune", "shrink", "repair", "finetune", "evaluate"]
 NetStructure = Literal["eresfd", "vgg_16", "resnet_v1_50", "resnet_v1_101", "MobilenetV2"]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -153,6 +153,8 @@ class Prune(Section):
     finetune_lr: LearningRate = 1e-3
     finetune_lr_decay_epoch: tuple[Positive, ...] = ()
     calibration_images: Count = 64
+    repair: Literal["solve", "recalibrate", "off"] = "solve"
+    repair_images: Positive = 48
 
 
 class Search(Section):

@@ -18,7 +18,7 @@ from lib.runs.folder import RunFolder
 from lib.runs.stages.base import Stage
 from lib.runs.stages.evaluate import Evaluate
 from lib.runs.stages.learning import Course, Finetune, Import, Pretrain, SoftPrune, Watch
-from lib.runs.stages.removal import Shrink
+from lib.runs.stages.removal import Repair, Shrink
 from lib.runs.stages.search import Search
 from lib.runs.workbench import Workbench
 from lib.search.run import SearchSettings
@@ -48,6 +48,7 @@ def stages_of(config: Config) -> list[Stage]:
             prune.schedule,
         ),
         "shrink": Shrink,
+        "repair": lambda: Repair(prune.repair, prune.repair_images, prune.mode),
         "finetune": lambda: Finetune(
             _course(config, prune.finetune_epoch, prune.finetune_lr, prune.finetune_lr_decay_epoch), watch
         ),
