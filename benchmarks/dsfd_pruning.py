@@ -75,7 +75,7 @@ def _row(config: Config, start: str | Path, epochs: int, learning_rate: float) -
     def measured(model: Any) -> tuple[float, int, int]:
         part = inference_model(model)
         ap, _ = evaluate(FaceDetector(part), data.val, config.TEST.score_thres)
-        return ap, count_parameters(part), count_macs(part, config.DATA.hin, config.DATA.win)
+        return ap, count_parameters(part), count_macs(part, config.COST.hin, config.COST.win)
 
     ap, parameters, macs = measured(trainer.model)
     masks = dead_channels(inference_model(trainer.model), images)

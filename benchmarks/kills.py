@@ -42,9 +42,9 @@ lib.data.sources.ensure_samples = lambda path, seed: make(path, seed, 16, 6)
 lib.runs.job.run(config)
 """
 OVERRIDES = [
-    "TRAIN.epoch=2",
-    "PRUNE.soft_epoch=2",
-    "PRUNE.finetune_epoch=2",
+    "PRETRAIN.epoch=2",
+    "SOFT_PRUNE.epoch=2",
+    "FINETUNE.epoch=2",
     "PRUNE.epoch_prune=1",
     "PRUNE.rate=0.5",
     "TRAIN.batch_size=2",

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     resident: list[int] = []
     with TemporaryDirectory() as folder:
-        settings = ["TRAIN.stages=pretrain,", f"TRAIN.epoch={options.epochs}", f"MODEL.model_path={folder}/run"]
+        settings = ["TRAIN.stages=pretrain,", f"PRETRAIN.epoch={options.epochs}", f"MODEL.model_path={folder}/run"]
         settings += [f"DATA.{side}={options.size}" for side in ("hin", "win")]
         command = [sys.executable, str(ROOT / "pruned_train.py"), *settings]
         with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603

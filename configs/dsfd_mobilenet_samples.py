@@ -11,12 +11,9 @@ from lib.config import Config
 config = Config()
 
 config.TRAIN.stages = ("pretrain", "evaluate")
-config.TRAIN.seed = 0
-config.TRAIN.batch_size = 16
-config.TRAIN.epoch = 25
-config.TRAIN.lr_value_every_step = (2e-3, 2e-4)
-config.TRAIN.lr_decay_every_step = (500,)
-config.TRAIN.weight_decay_factor = 5e-4
+config.PRETRAIN.epoch = 25
+config.PRETRAIN.lr = (2e-3, 2e-4)
+config.PRETRAIN.decay_step = (500,)
 
 config.DATA.hin = 224  # px
 config.DATA.win = 224  # px

@@ -9,9 +9,11 @@ import json
 import os
 import runpy
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
 
 import pydantic
 from pydantic import BaseModel, ConfigDict
@@ -21,25 +23,103 @@ from lib.errors import ConfigError
 AnySettings = TypeVar("AnySettings", bound="Settings")
 
 
-class Section(BaseModel):
-    """A section of settings; assignments are checked at once."""
+@dataclass(frozen=True)
+class Immaterial:
+    """Marks a setting that changes no weight and no recorded figure, so that it may change between two calls of a run.
 
+    Attributes:
+        unless: another setting, and the value of it with which this one does matter.
+
+    """
+
+    unless: tuple[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a section stands in a config: its name, and what it answers to beside its own settings, see `Settings`."""
+
+    name: str
+    aliases: Mapping[str, tuple["Section", str]]
+    constants: Mapping[str, Any]
+
+
+class Section(BaseModel):
+    """A section of settings; assignments are checked at once.
+
+    Attributes:
+        concerns: the stages of a run that its settings mean something to; empty: all of them.
+
+    """
+
+    __slots__ = ("_place",)  # no field: neither compared nor written
     model_config = ConfigDict(validate_assignment=True, extra="forbid", strict=True)
+    concerns: ClassVar[tuple[str, ...]] = ()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        known = type(self).model_fields
-        if name not in known:
-            raise ConfigError(f"{type(self).__name__.upper()}.{name} is no setting{_nearest(name, list(known))}")
-        try:
-            super().__setattr__(name, _as_declared(value, known[name].annotation))
-        except pydantic.ValidationError as error:
-            raise ConfigError(_describe(f"{type(self).__name__.upper()}.{name}", error)) from None
+        place, known = self._stands(), type(self).model_fields
+        full = f"{place.name}.{name}"
+        if name in place.aliases:
+            section, key = place.aliases[name]
+            try:
+                setattr(section, key, value)
+            except ConfigError as error:
+                raise ConfigError(f"{full}, now {error}") from None
+        elif name in place.constants:
+            constant = place.constants[name]
+            if _as_declared(value, tuple[Any, ...] if isinstance(constant, tuple) else type(constant)) != constant:
+                raise ConfigError(f"{full} is always {constant!r}, and cannot be {value!r}; leave it out")
+        elif name not in known:
+            names = [*known, *place.aliases, *place.constants]
+            raise ConfigError(f"{full} is no setting{_nearest(name, names)}")
+        else:
+            try:
+                super().__setattr__(name, _as_declared(value, known[name].annotation))
+            except pydantic.ValidationError as error:
+                raise ConfigError(_describe(full, error)) from None
+
+    if not TYPE_CHECKING:  # typed code uses the names that settings have now
+
+        def __getattr__(self, name: str) -> Any:
+            place = None if name.startswith("_") else self._stands()
+            if place and name in place.aliases:
+                section, key = place.aliases[name]
+                return getattr(section, key)
+            if place and name in place.constants:
+                return place.constants[name]
+            return super().__getattr__(name)
+
+    def _stands(self) -> _Place:
+        place: _Place | None = getattr(self, "_place", None)
+        return place or _Place(type(self).__name__.upper(), {}, {})
 
 
 class Settings(BaseModel):
-    """Base of all configs: what is the same for every set of sections."""
+    """Base of all configs: what is the same for every set of sections.
+
+    Attributes:
+        aliases: other names that settings are known by, and may be read and assigned by: SECTION.key of each.
+        constants: what is always the same; a config may still name it, with this value.
+
+    """
 
     model_config = ConfigDict(extra="forbid")
+    aliases: ClassVar[Mapping[str, str]] = {}
+    constants: ClassVar[Mapping[str, Any]] = {}
+
+    def model_post_init(self, context: Any) -> None:
+        sections: dict[str, Section] = {name: getattr(self, name) for name in type(self).model_fields}
+        for name, section in sections.items():
+            aliases = {}
+            for key, target in _of(name, self.aliases).items():
+                to, _, its_key = target.partition(".")
+                aliases[key] = (sections[to], its_key)
+            object.__setattr__(section, "_place", _Place(name, aliases, _of(name, self.constants)))
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        copied = super().__deepcopy__(memo)
+        copied.model_post_init(None)  # its sections' aliases mean its own sections
+        return copied
 
     def __getattr__(self, name: str) -> Any:
         raise ConfigError(f"config.{name} is no section{_nearest(name, list(type(self).model_fields))}")
@@ -64,8 +144,34 @@ class Settings(BaseModel):
         except ConfigError as error:
             raise ConfigError(f"{assignment!r}: {error}") from None
 
+    def assign(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
+        """Assigns values by section and key, as `config.json` has them; raises ConfigError as an assignment does."""
+        for section, values in sections.items():
+            for key, value in values.items():
+                setattr(getattr(self, section), key, value)
+
     def check(self) -> None:
         """Raises ConfigError where settings that are fine alone do not go together."""
+
+    def immaterial(self, begun: Collection[str]) -> set[str]:
+        """The settings, as SECTION.key, that are marked `Immaterial` and, as the others stand, are.
+
+        Args:
+            begun: stages of a run; all that concerns only others counts too.
+
+        """
+        found = set()
+        for name, section in self:
+            to_come = bool(section.concerns) and not set(begun).intersection(section.concerns)
+            for key, field in type(section).model_fields.items():
+                marks = [mark for mark in field.metadata if isinstance(mark, Immaterial)]
+                if to_come or (marks and not any(mark.unless and self._is(*mark.unless) for mark in marks)):
+                    found.add(f"{name}.{key}")
+        return found
+
+    def _is(self, setting: str, value: Any) -> bool:
+        section, _, key = setting.partition(".")
+        return bool(getattr(getattr(self, section), key) == value)
 
 
 def load_settings(path: str | os.PathLike[str], overrides: Sequence[str], kind: type[AnySettings]) -> AnySettings:
@@ -111,28 +217,39 @@ def _from_json(file: Path, kind: type[AnySettings]) -> AnySettings:
         raise ConfigError(f"{file}:{error.lineno}: {error.msg}") from error
     config = kind()
     try:
-        for section, values in sections.get("config", sections).items():
-            for key, value in values.items():
-                setattr(getattr(config, section), key, value)
+        config.assign(sections.get("config", sections))
     except (ConfigError, AttributeError) as error:
         raise ConfigError(f"{file}: {error}") from error
     return config
 
 
+def _of(section: str, by_name: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a section, by key."""
+    return {name.partition(".")[2]: value for name, value in by_name.items() if name.startswith(f"{section}.")}
+
+
 def _as_declared(value: Any, annotation: Any) -> Any:
     """Lists become the declared tuples; text from a command line becomes the declared number, list or mapping."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        return _as_declared(value, get_args(annotation)[0])
-    if isinstance(value, str) and annotation is not str and origin is not Literal:
+    kinds = _kinds(annotation)
+    if isinstance(value, str) and kinds != [str] and Literal not in kinds:
         try:
             value = ast.literal_eval(value)
         except (ValueError, SyntaxError):
-            if origin is tuple:
+            if kinds == [tuple] or (tuple in kinds and "," in value):
                 value = tuple(part.strip() for part in value.split(",") if part.strip())
-    if origin is tuple and not isinstance(value, tuple):
-        value = tuple(value) if isinstance(value, list) else (value,)
-    return value
+    if isinstance(value, list) and tuple in kinds and list not in kinds:
+        return tuple(value)
+    return (value,) if kinds == [tuple] and not isinstance(value, tuple) else value
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """What a value may be: `[float, tuple]` of `Annotated[float, ...] | tuple[float, ...]`."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        return [kind for part in get_args(annotation) for kind in _kinds(part)]
+    return [origin or annotation]
 
 
 def _example(config: Settings) -> str:

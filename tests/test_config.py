@@ -2,13 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from lib.config import Config, load_config
+from lib.config import Config, Finetune, load_config, stage_names
 from lib.errors import ConfigError
 from tests.shared import ROOT
 
 
 @pytest.mark.parametrize(
-    "path", ["pruned_train_config.py", *sorted(str(p) for p in Path(ROOT / "configs").glob("*.py"))]
+    "path", ["pruned_train_config.py", *sorted(str(p) for p in Path(ROOT / "configs").glob("[!_]*.py"))]
 )
 def test_shipped_configs_are_sound(path: str) -> None:
     load_config(ROOT / path)
@@ -32,6 +32,8 @@ def test_shipped_configs_are_sound(path: str) -> None:
         ("PRUNE.rate={'conv1': -0.1}", "greater than or equal to 0"),
         ("MODEL.net_structure=vgg", "'eresfd'"),
         ("TRAIN.lr_value_every_step=a,b", "valid number"),
+        ("DISTIL.temperature=0", "greater than 0"),
+        ("DISTIL.boxes=-1", "greater than or equal to 0"),
         ("epoch=3", "SECTION.key=value"),
         ("TRAIN.epoch", "SECTION.key=value"),
     ],
@@ -48,8 +50,8 @@ def test_overrides_take_numbers_lists_mappings_and_text() -> None:
     for override in (
         "TRAIN.batch_size=4",
         "TRAIN.stages=pretrain,evaluate",
-        "TRAIN.lr_value_every_step=1e-3,1e-4",
-        "TRAIN.lr_decay_every_step=[100]",
+        "PRETRAIN.lr=1e-3,1e-4",
+        "PRETRAIN.decay_step=[100]",
         "PRUNE.rate={'context*': 0.5}",
         "MODEL.model_path=007",
         "DATA.root_path=a, b=c",
@@ -58,8 +60,8 @@ def test_overrides_take_numbers_lists_mappings_and_text() -> None:
         config.override(override)
     assert config.TRAIN.batch_size == 4
     assert config.TRAIN.stages == ("pretrain", "evaluate")
-    assert config.TRAIN.lr_value_every_step == (1e-3, 1e-4)
-    assert config.TRAIN.lr_decay_every_step == (100,)
+    assert config.PRETRAIN.lr == (1e-3, 1e-4)
+    assert config.PRETRAIN.decay_step == (100,)
     assert config.PRUNE.rate == {"context*": 0.5}
     assert config.MODEL.model_path == "007"
     assert config.DATA.root_path == "a, b=c"
@@ -77,12 +79,19 @@ def test_overrides_take_numbers_lists_mappings_and_text() -> None:
         (["TRAIN.stages=evaluate,pretrain"], "in this order"),
         (["TRAIN.stages=pretrain,shrink,finetune,shrink"], "each once"),
         (["TRAIN.stages=pretrain,shrink,soft_prune"], "'shrink' may also come right after 'finetune'"),
+        (["TRAIN.stages=pretrain,finetune,shrink,repair"], "in this order"),
         (["TRAIN.stages=pretrain,finetune,search"], "in this order"),
         (["TRAIN.stages=search"], "must name the model for 'search' to start from"),
         (["TRAIN.stages=evaluate"], "must name the model for 'evaluate' to start from"),
         (["PRUNE.mode=per_layer"], "put 'shrink' after 'finetune'"),
         (["TRAIN.stages=pretrain,search", "SEARCH.n_init_points=0", "SEARCH.n_opt_iterations=0"], "nothing would be"),
         (["DATA.train_txt_path=a.txt"], "go together"),
+        (["DATA.val_txt_path=a.txt"], "go together"),
+        (["DATA.val_txt_path=a.txt", "DATA.train_image_dir=b"], "with a DISTIL.teacher"),
+        (
+            ["DATA.val_txt_path=a.txt", "DATA.train_image_dir=b", "DISTIL.teacher=t.keras", "SEARCH.enabled=True"],
+            "no search can judge by",
+        ),
         (["TRAIN.stages=finetune"], "MODEL.pretrained_model"),
         (["ANCHOR.second_stage_thresh=0.4"], "below"),
     ],
@@ -99,6 +108,7 @@ def test_settings_that_do_not_go_together(tmp_path: Path, overrides: list[str], 
     [
         "pretrain,soft_prune,finetune,shrink,evaluate",
         "pretrain,search,shrink",
+        "pretrain,soft_prune,shrink,repair,finetune,evaluate",
         "pretrain,finetune,shrink",
     ],
 )
@@ -111,18 +121,85 @@ def test_orders_of_stages(stages: str) -> None:
         config.check()
 
 
+def test_an_enabled_search_comes_before_the_first_stage_that_prunes() -> None:
+    config = Config()
+    config.SEARCH.enabled = True
+    assert stage_names(config) == ("pretrain", "search", "soft_prune", "shrink", "finetune", "evaluate")
+    config.TRAIN.stages = ("pretrain", "finetune", "shrink")
+    assert stage_names(config) == ("pretrain", "search", "finetune", "shrink")
+    config.TRAIN.stages = ("pretrain", "evaluate")
+    assert stage_names(config) == ("pretrain", "evaluate")
+    config.TRAIN.stages, config.SEARCH.enabled = ("pretrain", "search"), False
+    assert stage_names(config) == ("pretrain", "search")
+
+
 def test_seed_style_lists_are_accepted() -> None:
     config = Config()
-    config.TRAIN.lr_value_every_step = [0.001, 0.0001]  # type: ignore[assignment]
-    assert config.TRAIN.lr_value_every_step == (0.001, 0.0001)
+    config.PRETRAIN.lr = [0.001, 0.0001]  # type: ignore[assignment]
+    assert config.PRETRAIN.lr == (0.001, 0.0001)
+
+
+@pytest.mark.parametrize(("alias", "name"), Config.aliases.items())
+def test_earlier_names_are_assigned_and_read(alias: str, name: str) -> None:
+    config = Config()
+    (old_section, old_key), (section, key) = alias.split("."), name.split(".")
+    other = {"norm": "BN", "negatives_over": "batch", "score_loss": "focal"}.get(key)
+    present = getattr(getattr(config, section), key)
+    value = other or ((3.0, 4.0, 5.0) if "PIXEL" in key else not present if isinstance(present, bool) else (2,))
+    config.override(f"{alias}={value if isinstance(value, str | bool) or len(value) > 1 else value[0]}")
+    changed = getattr(getattr(config, section), key)
+    assert changed != present
+    assert getattr(getattr(config, old_section), old_key) == changed
+    assert alias not in config.immaterial(())
+
+
+def test_constants_may_be_named_but_not_changed() -> None:
+    config = Config()
+    config.override("DATA.num_category=1")
+    config.override("ANCHOR.ANCHOR_STRIDES=4,8,16,32,64,128")
+    with pytest.raises(ConfigError, match=r"DATA\.num_category is always 1, and cannot be '2'"):
+        config.override("DATA.num_category=2")
+    with pytest.raises(ConfigError, match=r"ANCHOR\.ANCHOR_STRIDES is always \(4, 8, "):
+        config.override("ANCHOR.ANCHOR_STRIDES=4,8")
+
+
+def test_rates_of_a_stage() -> None:
+    lesson = Finetune(lr=1e-2, decay_epoch=(3, 6))
+    assert lesson.rates(cosine=False) == pytest.approx((1e-2, 1e-3, 1e-4))
+    assert lesson.rates(cosine=True) == pytest.approx((1e-2, 1e-4))
+    assert Finetune(lr=1e-2, lr_end=0).rates(cosine=True) == (1e-2, 0)
+    assert Finetune(lr=(3e-3, 2e-3), decay_epoch=(3,)).rates(cosine=False) == (3e-3, 2e-3)
+
+
+def test_only_stages_that_run_are_checked() -> None:
+    config = Config()
+    config.FINETUNE.decay_epoch = (6, 3)
+    with pytest.raises(ConfigError, match=r"FINETUNE\.decay_epoch must increase"):
+        config.check()
+    config.TRAIN.stages = ("pretrain", "evaluate")
+    config.check()
+    config.PRETRAIN.decay_step, config.PRETRAIN.decay_epoch = (1,), (1,)
+    with pytest.raises(ConfigError, match=r"PRETRAIN\.decay_step or PRETRAIN\.decay_epoch, not both"):
+        config.check()
+    config.MODEL.pretrained_model = "m.keras"
+    config.check()
+
+
+def test_a_cosine_needs_an_end() -> None:
+    config = Config()
+    config.TRAIN.stages, config.TRAIN.lr_schedule = ("pretrain",), "cosine"
+    with pytest.raises(ConfigError, match=r"PRETRAIN\.lr_end must say where the cosine ends"):
+        config.check()
+    config.PRETRAIN.lr_end = 1e-5
+    config.check()
 
 
 @pytest.mark.parametrize("scales", [(320, 320), (640, 320), (300, 640)])
 def test_scales_of_multi_scale_training(scales: tuple[int, int]) -> None:
     config = Config()
     config.DATA.scales = scales
-    config.check()  # without DATA.mutiscale they mean nothing
-    config.DATA.mutiscale = True
+    config.check()  # without DATA.multiscale they mean nothing
+    config.DATA.multiscale = True
     with pytest.raises(ConfigError, match=r"DATA\.scales must be two multiples of 32"):
         config.check()
 

@@ -18,7 +18,7 @@ def test_prints_and_writes_the_figures(tmp_path: Path, capsys: pytest.CaptureFix
     write_rgb(tmp_path / "images" / "a.png", grey())
     write_rgb(tmp_path / "images" / "b.png", grey(64, 80))
     arguments = [CONFIG, f"--images={tmp_path}/images", f"--json={tmp_path}/out.json"]
-    arguments += [f"MODEL.trained_model={tmp_path}/model.keras", "DATA.hin=64", "DATA.win=96", "DATA.max_images=1"]
+    arguments += [f"MODEL.trained_model={tmp_path}/model.keras", "COST.hin=64", "DATA.win=96", "DATA.max_images=1"]
     assert mac.main(arguments) == 0
     printed = capsys.readouterr().out
     report = json.loads((tmp_path / "out.json").read_text())
@@ -34,7 +34,8 @@ def test_prints_and_writes_the_figures(tmp_path: Path, capsys: pytest.CaptureFix
     [
         (["MODEL.trained_model=missing.keras"], "missing.keras: no such file"),
         (["MODEL.trained_modle=x"], "did you mean trained_model?"),
-        (["DATA.hin=0"], "greater than 0"),
+        (["COST.hin=0"], "greater than 0"),
+        (["DATA.hin=0"], "DATA.hin, now COST.hin: input should be greater than 0"),
         (["TRAIN.epoch=3"], "TRAIN is no section"),
     ],
 )

@@ -1,10 +1,13 @@
+import copy
 import json
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 
 from lib.config import Config, load_config
 from lib.errors import ConfigError
+from lib.settings import Immaterial, Section, Settings
 
 
 @pytest.mark.parametrize(
@@ -45,3 +48,38 @@ def test_a_runs_config_json_can_be_used_again(tmp_path: Path) -> None:
     file.write_text("{")
     with pytest.raises(ConfigError, match=r"config.json:1"):
         load_config(file)
+
+
+def test_old_names_in_a_runs_config_json(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"TRAIN": {"epoch": 3, "lr_value_every_step": [1e-3]}, "DATA": {"num_category": 1}}))
+    config = load_config(file)
+    assert (config.PRETRAIN.epoch, config.PRETRAIN.lr) == (3, (1e-3,))
+
+
+def test_a_copys_aliases_are_its_own() -> None:
+    config = Config()
+    copied = copy.deepcopy(config)
+    copied.override("TRAIN.epoch=7")
+    assert (config.PRETRAIN.epoch, copied.PRETRAIN.epoch) == (30, 7)
+    assert config != copied
+    assert config == Config()
+
+
+class Oven(Section):
+    concerns = ("bake",)
+    degrees: int = 180
+    light: Annotated[bool, Immaterial()] = True
+    clock: Annotated[bool, Immaterial(unless=("OVEN.light", False))] = True
+
+
+class Kitchen(Settings):
+    OVEN: Oven = Oven()
+
+
+def test_what_does_not_matter_is_said_at_the_setting() -> None:
+    kitchen = Kitchen()
+    assert kitchen.immaterial(["bake"]) == {"OVEN.light", "OVEN.clock"}
+    kitchen.OVEN.light = False
+    assert kitchen.immaterial(["knead", "bake"]) == {"OVEN.light"}
+    assert kitchen.immaterial(["knead"]) == {"OVEN.light", "OVEN.clock", "OVEN.degrees"}

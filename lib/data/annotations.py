@@ -29,7 +29,7 @@ _INVALID_COLUMN = 7  # x y w h blur expression illumination invalid occlusion po
 
 @dataclass(frozen=True)
 class Record:
-    """One annotated image.
+    """One image and its faces.
 
     Attributes:
         name: the path as written in the annotation file.
@@ -37,6 +37,7 @@ class Record:
         boxes_xyxy_px: float32 [n, 4], n may be 0; every box has a positive width and height.
         origin: `file:line` of the annotation.
         invalid: bool [n], the faces that the official format flags as invalid; None: none.
+        labelled: whether the faces are known; if not, there are no boxes, and no anchor is a face or background.
 
     """
 
@@ -45,6 +46,7 @@ class Record:
     boxes_xyxy_px: FloatArray
     origin: str
     invalid: BoolArray | None = None
+    labelled: bool = True
 
 
 def read_annotations(

@@ -91,7 +91,7 @@ class FaceDataset(keras.utils.PyDataset):
 
     Args:
         records: the images; one that cannot be read, or whose boxes do not fit it, is counted and named once in the
-            log, and its successor taken instead.
+            log, and its successor taken instead. One without labels has targets of neither kind: its scores are all -1.
         target_spec: input size and matching.
         batch_size: images a batch; while training the last, incomplete batch is left out.
         recipe: augmentation, at the size of `target_spec`; with it images come in random order. None: every image
@@ -164,9 +164,10 @@ class FaceDataset(keras.utils.PyDataset):
         boxes = np.empty((len(places), anchors, 5), np.float32)
         scores = np.empty((len(places), anchors), np.float32)
         for i, place in enumerate(places):
-            sample = self._sample(order, place, spec)
+            sample, labelled = self._sample(order, place, spec)
             images[i] = sample.image
             boxes[i], scores[i] = spec.targets(sample.boxes_xyxy_px)
+            scores[i] = scores[i] if labelled else -1
         return images, spec.by_shot(boxes, scores)
 
     def _spec(self, index: int) -> TargetSpec:
@@ -183,7 +184,8 @@ class FaceDataset(keras.utils.PyDataset):
         size = self.sizes_px[(start + steps.sum()) % count]
         return replace(self.target_spec, height_px=size, width_px=size)
 
-    def _sample(self, order: IntArray, place: int, spec: TargetSpec) -> Sample:
+    def _sample(self, order: IntArray, place: int, spec: TargetSpec) -> tuple[Sample, bool]:
+        """An image with its faces as the network sees it, and whether the faces are known."""
         record, image = self._first_readable(order, place)
         ignored = np.zeros(len(record.boxes_xyxy_px), np.bool_)
         if self.ignore_invalid and record.invalid is not None:
@@ -194,7 +196,7 @@ class FaceDataset(keras.utils.PyDataset):
         else:
             recipe = replace(self.recipe, height_px=spec.height_px, width_px=spec.width_px)
             sample = training_sample(sample, recipe, np.random.default_rng([self.seed, self.epoch, place]))
-        return keep_targets(sample, self.cover_px)
+        return keep_targets(sample, self.cover_px), record.labelled
 
     def _first_readable(self, order: IntArray, place: int) -> tuple[Record, NDArray[np.uint8]]:
         for step in range(len(order)):

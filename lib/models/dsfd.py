@@ -72,7 +72,6 @@ def dsfd(
     frozen_stages: int = -1,
     lock_basenet_bn: bool = False,
     anchor_sizes: Sequence[float] = (16, 32, 64, 128, 256, 512),
-    anchor_strides: Sequence[int] = STRIDES,
     anchor_ratios: Sequence[float] = (1, 4),
     rect_longer: bool = True,
     pixel_mean: Sequence[float] = (123, 116, 103),
@@ -93,7 +92,6 @@ def dsfd(
         fem_dims: channels of each enhanced map, a multiple of 4.
         frozen_stages, lock_basenet_bn, backbone_weights, pixel_mean, pixel_std: see `lib.models.backbones.backbone`.
         anchor_sizes: anchor widths in px, one a level, at ratio 1.
-        anchor_strides: must be the six strides of the network.
         anchor_ratios: one anchor a cell for each, of 1 / ratio of the area: 4 is half the width. With `dual_mode` the
             smaller one is the first shot's.
         rect_longer: anchors are 1.5 times as high as wide instead of square.
@@ -113,8 +111,6 @@ def dsfd(
     two_shots = fpn and dual_mode
     if two_shots and len(scales) != 2:
         raise ValueError(f"dual_mode needs two anchor ratios, one a shot, got {tuple(anchor_ratios)}")
-    if tuple(anchor_strides) != STRIDES:
-        raise ValueError(f"the network's strides are {STRIDES}, got anchor strides {tuple(anchor_strides)}")
     if fem_dims < 4 or fem_dims % 4:
         raise ValueError(f"fem_dims must be a positive multiple of 4, got {fem_dims}")
     dims = tuple(fpn_dims) or design.fpn_dims

@@ -16,6 +16,7 @@ class Choice:
 
     Attributes:
         criterion, mode, channel_divisor, min_channels: see `plan`.
+        protected: patterns of layer names; the channels that these read or make stay.
         seed: of the criterion "random".
 
     """
@@ -24,6 +25,7 @@ class Choice:
     mode: Mode = "removable"
     channel_divisor: int = 1
     min_channels: int = 1
+    protected: tuple[str, ...] = ()
     seed: int = 0
 
     def __call__(self, model: keras.Model, rates: Rates) -> Masks:
@@ -35,6 +37,7 @@ class Choice:
             mode=self.mode,
             channel_divisor=self.channel_divisor,
             min_channels=self.min_channels,
+            protected=self.protected,
             seed=self.seed,
         )
 
@@ -43,4 +46,4 @@ class Choice:
 
         Divisor and least number are the counts' own affair. Mode "removable" only.
         """
-        return plan_kept(model, kept, criterion=self.criterion, seed=self.seed)
+        return plan_kept(model, kept, criterion=self.criterion, protected=self.protected, seed=self.seed)

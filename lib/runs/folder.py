@@ -1,33 +1,42 @@
 """A run folder: settings, state, checkpoints and results of one run, so that it can be killed and go on."""
 
 import difflib
+import hashlib
 import logging
 import os
 import platform
+import re
 import subprocess
 import sys
+import zipfile
+import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lib.config import Config
-from lib.errors import ModelError, TrainingError
-from lib.files import is_left_half_written, read_json, strangers, write_json
-from lib.runs.state import RunState
+from lib.config import Config, stage_names
+from lib.errors import ConfigError, ModelError, TrainingError
+from lib.files import is_left_half_written, read_json, read_own, sha256, strangers, write_json
+from lib.runs.lock import FolderLock
+from lib.runs.state import REMEDY, RunState
 from lib.training.position import Position
 
 logger = logging.getLogger(__name__)
 
-_SETTINGS = r"config\.json"
+_SETTINGS = r"config\.json|\.lock"
 # Everything that a run writes into its folder, and what tools/auto_freeze.py and benchmarks put beside it.
 _OURS = (
     r"(config|state|masks|results|latency|rates_[\d.e-]+)\.json|(history|search)\.csv|(samples|search_\w+)\.png"
-    r"|epoch_\d+(_batch_\d+)?\.keras|optimized/\w+\.(keras|pb)|tensorboard/events\.out\.tfevents\.\d+"
-    r"|search/(oracle|tuner\w+|trial_\w+/trial)\.json|detector\.\w+"
+    r"|epoch_\d+(_batch_\d+)?\.keras|whole\.keras|optimized/\w+\.(keras|pb)|tensorboard/events\.out\.tfevents\.\d+"
+    r"|\.lock|search/(oracle|tuner\w+|trial_\w+/trial)\.json|detector\.\w+"
 )
 _PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy", "opencv-python-headless")
+_WAYS_OUT = (
+    "Give --fresh to start anew (the earlier run is kept aside), choose another MODEL.model_path, or restore what was "
+    "there to go on."
+)
 
 
 class RunFolder:
@@ -35,7 +44,8 @@ class RunFolder:
 
     Files: `config.json` (settings, versions, commit), `state.json` (`RunState`), `epoch_N.keras` (checkpoints with
     optimiser; `epoch_N_batch_M.keras` in the middle of an epoch), `optimized/STAGE.keras` (each stage's outcome; also
-    `.pb` where its size was measured), `masks.json`, `rates_*.json`, `history.csv`, `tensorboard/`, `results.json`.
+    `.pb` where its size was measured), `whole.keras` (before the last soft pruning), `masks.json`, `rates_*.json`,
+    `history.csv`, `tensorboard/`, `results.json`.
 
     Attributes:
         path: the folder.
@@ -46,6 +56,8 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.state = RunState()
+        self._lock: FolderLock | None = None
+        self._hashed: dict[tuple[str, int, int], str] = {}
 
     @property
     def position(self) -> Position | None:
@@ -65,29 +77,48 @@ class RunFolder:
     def history(self, rows: list[dict[str, Any]]) -> None:
         self.state.history = rows
 
-    def open(self, config: Config, fresh: bool = False) -> None:
+    def open(self, config: Config, fresh: bool = False, digest: str = "") -> None:
         """Starts the run, or goes on with the one that is there.
 
         Args:
             fresh: an earlier run in the folder is moved aside, to `NAME.1`, `NAME.2`, ...
+            digest: of the data (`FaceData.digest`); "": not known.
 
         Raises:
-            TrainingError: the folder holds a run with other settings (the differences are shown), one of another
-                version, or something else.
+            TrainingError: the folder holds a run with other settings (the differences are shown) or other data, one of
+                another version, one whose files are not those that it wrote, or something else; another process works
+                in it; or it cannot be written.
 
         """
-        settings = self.path / "config.json"
-        if fresh and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            self._move_aside()
+        settings, before = self.path / "config.json", dict[str, Any]()
         if settings.is_file():
-            self._require_same(_settings_in(self.path), config)
-            if (self.path / "state.json").is_file():
-                self.state = _read_state(self.path)
+            _settings_in(self.path)
         elif self.path.exists() and not self._died_at_once():
             raise TrainingError(f"{self.path}: not empty and no run of this program; choose another MODEL.model_path")
-        self._remove_leftovers()
-        if not settings.is_file():
-            write_json(settings, {"config": config.model_dump(mode="json"), **_environment()})
+        with self.writing():
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = FolderLock.take(self.path)
+            if fresh and settings.is_file():
+                self._move_aside()
+                self.path.mkdir()
+                self._lock = FolderLock.take(self.path)
+            if settings.is_file():
+                if (self.path / "state.json").is_file():
+                    self.state = _read_state(self.path)
+                before = _settings_in(self.path)
+                self._require_same(before["config"], config)
+                if digest and (before.get("data") or digest) != digest:
+                    raise TrainingError(
+                        f"{self.path} holds a run with other data: images or boxes under DATA have changed. {_WAYS_OUT}"
+                    )
+                self._require_own_files()
+            self._remove_leftovers()
+            before = before or {"data": digest, **_environment()}
+            write_json(settings, {**before, "config": config.model_dump(mode="json")})
+
+    def release(self) -> None:
+        """Lets other processes work in the folder."""
+        self._lock = None
 
     def _died_at_once(self) -> bool:
         """Whether nothing is there but what a run leaves that is killed before its settings are whole."""
@@ -98,7 +129,6 @@ class RunFolder:
         path = self.path.resolve()
         if Path.cwd().is_relative_to(path):
             raise TrainingError(f"{self.path}: --fresh cannot move the folder that it is called in; call it elsewhere")
-        _settings_in(self.path)
         if foreign := strangers(path, _OURS):
             raise TrainingError(
                 f"{self.path}: holds {foreign[0].relative_to(path)}, which no run writes"
@@ -112,7 +142,48 @@ class RunFolder:
         logger.info("the earlier run is now in %s", aside)
 
     def save_state(self) -> None:
+        """Writes `state.json`, with the hashes of all files that it refers to."""
+        self.state.files = {
+            file.relative_to(self.path).as_posix(): self._hash(file) for file in self._referred() if file.is_file()
+        }
         write_json(self.path / "state.json", self.state.to_dict())
+
+    def _referred(self) -> list[Path]:
+        """The files that the run goes on from."""
+        checkpoint, position = self.last_checkpoint(), self.position
+        best = self.checkpoint(position.best.epoch) if position and position.best else None
+        latest = self.latest()
+        rates = self.path / self.state.rates if self.state.rates else None
+        # Soft pruning writes them at its end, and may be killed and done again.
+        masks = None if position and position.stage == "soft_prune" else self.path / "masks.json"
+        return list(dict.fromkeys(file for file in (checkpoint, best, latest, rates, masks) if file))
+
+    def _hash(self, file: Path) -> str:
+        """Of a model, its weights' hash: the same for two runs that do the same; of other files, that of all bytes."""
+        status = file.stat()
+        key = (str(file), status.st_mtime_ns, status.st_size)
+        if key not in self._hashed:
+            self._hashed[key] = _weights_hash(file) if file.suffix == ".keras" else sha256(file)
+        return self._hashed[key]
+
+    def _require_own_files(self) -> None:
+        """Raises TrainingError where a file that the state refers to is another, or a newer state is gone."""
+        for name, expected in self.state.files.items():
+            file = self.path / name
+            if not file.is_file():
+                raise TrainingError(f"{file}: missing, and the run goes on from it. {_WAYS_OUT}")
+            if self._hash(file) != expected:
+                raise TrainingError(f"{file}: not the file that the run wrote. {_WAYS_OUT}")
+        done = max([row["epoch"] for row in self.state.history], default=0)
+        newer = [epoch for file in self.path.glob("epoch_*.keras") if (epoch := _epoch_of(file)) > done + 1]
+        begun = (self.path / "state.json").is_file()
+        results = [self.path / name for name in ("history.csv", "masks.json", "results.json")]
+        if newer or (not begun and any(file.is_file() for file in results)):
+            found = f"epoch_{max(newer)}.keras" if newer else "its results"
+            raise TrainingError(
+                f"{self.path / 'state.json'}: {'of an older epoch than' if begun else 'missing beside'} {found}. "
+                f"{_WAYS_OUT}"
+            )
 
     def checkpoint(self, epoch: int, batch: int = 0) -> Path:
         """The checkpoint after `epoch` epochs, all stages counted, and `batch` batches more."""
@@ -144,27 +215,47 @@ class RunFolder:
         for file in [*self.path.glob(".*.part*"), *self.path.glob("optimized/.*.part*")]:
             if is_left_half_written(file.relative_to(self.path).as_posix(), _OURS):
                 file.unlink(missing_ok=True)
+        # Checkpoints in the middle of an epoch are removed once a state refers to the next; a kill may fall between.
+        for file in self.path.glob("epoch_*_batch_*.keras"):
+            if file != self.last_checkpoint() and re.fullmatch(_OURS, file.name):
+                file.unlink(missing_ok=True)
 
     def outcome(self, stage: str, suffix: str = ".keras") -> Path:
         """The model that a stage left, by the name in its row; ".pb": its frozen graph."""
         return self.path / "optimized" / f"{stage}{suffix}"
+
+    @property
+    def before_masks(self) -> Path:
+        """The model as it was before soft pruning set channels to zero for good."""
+        return self.path / "whole.keras"
+
+    def whole_model(self) -> Path:
+        """The model with what the channels that were taken out still were."""
+        assert self.state.removal is not None, "channels were taken out"
+        of = self.state.removal.of
+        soft = of == "soft_prune" and self.before_masks.is_file()
+        return self.before_masks if soft else self.outcome(of)
 
     def latest(self) -> Path | None:
         """The model that the last finished stage left; None before the first."""
         return self.outcome(self.state.rows[-1].stage) if self.state.rows else None
 
     def _require_same(self, before: dict[str, Any], config: Config) -> None:
-        # A run made before a setting existed ran as its default says.
-        defaults = type(config)().model_dump(mode="json")
-        complete = {section: {**values, **before.get(section, {})} for section, values in defaults.items()}
-        free = may_change(config)
-        old, new = _lines(complete, free), _lines(config.model_dump(mode="json"), free)
+        then = type(config)()  # a run made before a setting existed ran as its default says
+        try:
+            then.assign(before)
+        except ConfigError as error:
+            raise TrainingError(f"{self.path}: written by another version ({error}). {_WAYS_OUT}") from error
+        begun = [*self.state.finished, *([self.position.stage] if self.position else [])]
+        # The next stage counts as begun: one without epochs, such as a search, does not say so.
+        begun += [name for name in stage_names(then) if name not in self.state.finished][:1]
+        free = then.immaterial(begun) & config.immaterial(begun)
+        old, new = _lines(then, free), _lines(config, free)
         if old != new:
             changes = [line for line in difflib.ndiff(old, new) if line[0] in "-+"]
             raise TrainingError(
                 f"{self.path} holds a run with other settings (- then, + now):\n  " + "\n  ".join(changes) + "\n"
-                "Give --fresh to start anew (the earlier run is kept aside), choose another MODEL.model_path, "
-                "or restore the settings to go on."
+                f"{_WAYS_OUT}"
             )
 
 
@@ -192,35 +283,8 @@ def model_file(path: str | Path) -> Path:
     raise ModelError(f"{given}: no stage of this run is finished; name one of its epoch_N.keras files instead")
 
 
-def may_change(config: Config) -> set[str]:
-    """The settings that may change between two calls for one folder: they change no weight and no recorded figure.
-
-    They say how fast a run goes, where it and its data lie, what is shown, and which stages to run (finished ones are
-    not run again, so a later call can add to them). AP and milliseconds of other TEST settings are measured anew; only
-    a search by AP depends on them for its rates.
-    """
-    free = {
-        "TRAIN.process_num",
-        "TRAIN.prefetch_size",
-        "TRAIN.checkpoint_every_step",
-        "TRAIN.keep_checkpoints",
-        "TRAIN.log_interval",
-        "TRAIN.ap_every_epoch",
-        "TRAIN.ap_images",
-        "TRAIN.stages",
-        "TRAIN.vis",
-        "MODEL.model_path",
-        "DATA.root_path",
-        "DATA.sample_path",
-        "TEST.latency_rounds",
-    }
-    if config.SEARCH.objective != "ap":
-        free |= {"TEST.score_thres", "TEST.iou_thres", "TEST.max_detect"}
-    return free
-
-
 def _settings_in(path: Path) -> dict[str, Any]:
-    """The settings of the run in a folder, by section.
+    """What a run wrote into its config.json: its settings by section as `config`, and where they came from.
 
     Raises:
         TrainingError: there is no run in it.
@@ -228,7 +292,8 @@ def _settings_in(path: Path) -> dict[str, Any]:
     """
     file = path / "config.json"
     try:
-        settings = read_json(file)["config"]
+        content = read_json(file)
+        settings = content["config"]
         ours = settings.keys() <= Config.model_fields.keys() and all(settings[name].keys() for name in settings)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         ours = False
@@ -237,16 +302,31 @@ def _settings_in(path: Path) -> dict[str, Any]:
             f"{path}: not empty and no run of this program: {file.name} does not hold a run's settings; "
             "choose another MODEL.model_path"
         )
-    return dict(settings)
+    return dict(content)
 
 
 def _read_state(path: Path) -> RunState:
     file = path / "state.json"
-    return RunState.from_dict(read_json(file), file)
+    return RunState.from_dict(read_own(file, dict[str, Any], TrainingError, REMEDY), file)
 
 
-def _lines(config: dict[str, Any], left_out: Collection[str]) -> list[str]:
-    flat = {f"{section}.{key}": value for section, values in config.items() for key, value in values.items()}
+def _epoch_of(checkpoint: Path) -> int:
+    """The epochs done in a checkpoint, by its name; 0 for other names."""
+    found = re.fullmatch(r"epoch_(\d+)(_batch_\d+)?\.keras", checkpoint.name)
+    return int(found[1]) if found else 0
+
+
+def _weights_hash(file: Path) -> str:
+    try:
+        with zipfile.ZipFile(file) as archive, archive.open("model.weights.h5") as weights:
+            return hashlib.file_digest(weights, "sha256").hexdigest()
+    except (OSError, KeyError, zipfile.BadZipFile, EOFError, zlib.error):
+        return sha256(file)  # whatever it is, not what a run wrote
+
+
+def _lines(config: Config, left_out: Collection[str]) -> list[str]:
+    sections = config.model_dump(mode="json")
+    flat = {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
     return [f"{name} = {value!r}" for name, value in sorted(flat.items()) if name not in left_out]
 
 

@@ -10,6 +10,7 @@ from lib.config import Config
 from lib.console import ProgressLine
 from lib.data.picture import write_samples
 from lib.data.sources import load_data
+from lib.errors import TrainingError
 from lib.files import write_json
 from lib.models import inference_model
 from lib.models.dsfd import named_ratios
@@ -18,8 +19,10 @@ from lib.runs import wiring
 from lib.runs.results import results_of
 from lib.runs.stages.base import Stage, check_order
 from lib.runs.stages.search import Search
+from lib.runs.workbench import Workbench
 from lib.tables import removal_table
 from lib.training.devices import scope
+from lib.training.distillation import Distillation
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +59,21 @@ def run(
         return {"stages": [], "data": bench.data.description}
 
     folder = bench.folder
-    folder.open(config, fresh)
-    state = folder.state
+    folder.open(config, fresh, bench.data.digest)
+    try:
+        return _run_stages(config, stages, bench, forecast)
+    except OSError as error:  # elsewhere than at a checkpoint
+        raise TrainingError(
+            f"{folder.path}: {error.filename or 'a file'} cannot be read or written ({error.strerror}); make room, or "
+            "mend it, and the same command goes on"
+        ) from error
+    finally:
+        folder.release()
+
+
+def _run_stages(config: Config, stages: Sequence[Stage], bench: Workbench, forecast: str) -> dict[str, Any]:
+    """Runs what is left of the stages; returns the content of `results.json`, which it writes."""
+    folder, state = bench.folder, bench.folder.state
     check_order(stages, state.finished, state.position.stage if state.position else None, str(folder.path))
     if (folder.path / "results.json").is_file():
         logger.info("%s holds a finished run: what is done is not done again; --fresh starts anew", folder.path)
@@ -77,7 +93,7 @@ def run(
             state.position = None
             folder.save_state()
     content = results_of(
-        folder, bench.data.description, bench.detection, height_px=config.DATA.hin, width_px=config.DATA.win
+        folder, bench.data.description, bench.detection, height_px=config.COST.hin, width_px=config.COST.win
     )
     write_json(folder.path / "results.json", content)
     return content
@@ -87,18 +103,20 @@ def _checked(config: Config, stages: Sequence[Stage], start: keras.Model) -> str
     """What pruning at the set rates will leave, as a table; "" where there is none to foretell.
 
     Raises:
-        ToolkitError: rates, ratios or a budget do not fit the model; now, and not after hours.
+        ToolkitError: rates, ratios, a budget or a teacher do not fit the model; now, and not after hours.
 
     """
     training = wiring.trainer_settings(config, start)
     planned = wiring.choice(config)(start, config.PRUNE.rate)
     if training.sparsity:
         GroupSparsity(start, training.sparsity, named_ratios(start, training.sparsity_ratios)).detach()
+    if training.distillation:
+        Distillation(start, training.distillation)
     for stage in stages:
         stage.check(start)
     names = [stage.name for stage in stages]
     prunes = {"soft_prune", "shrink", "finetune"}.intersection(names) and "search" not in names
     if not prunes or planned.mode != "removable" or not any(planned.channels.values()):
         return ""
-    costs = CostModel(inference_model(start), training.batches.height_px, training.batches.width_px)
+    costs = CostModel(inference_model(start), config.COST.hin, config.COST.win, planned.protected)
     return removal_table(removal_report(costs, planned))

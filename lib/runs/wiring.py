@@ -6,11 +6,12 @@ from typing import Any
 
 import keras
 
-from lib.config import Config
+from lib.config import Config, Lesson, stage_names
 from lib.console import ProgressLine
 from lib.data.batches import SCALE_STEP_PX, BatchSettings
 from lib.data.sources import DataSettings, FaceData
 from lib.detection.formats.pb import DetectionSettings
+from lib.errors import ConfigError
 from lib.geometry.compensation import Compensation
 from lib.models import anchors_of, build, load
 from lib.pruning.choice import Choice
@@ -18,14 +19,15 @@ from lib.runs.folder import RunFolder
 from lib.runs.stages.base import Stage
 from lib.runs.stages.evaluate import Evaluate
 from lib.runs.stages.learning import Course, Finetune, Import, Pretrain, SoftPrune, Watch
-from lib.runs.stages.removal import Shrink
+from lib.runs.stages.removal import Repair, Shrink
 from lib.runs.stages.search import Search
 from lib.runs.workbench import Workbench
 from lib.search.run import SearchSettings
 from lib.search.trials import Schooling
+from lib.training.distillation import DistillationSettings
 from lib.training.losses import LossSettings
 from lib.training.optimizer import OptimizerSettings
-from lib.training.trainer import Trainer, TrainerSettings
+from lib.training.trainer import Trainer, TrainerSettings, lock_norms
 
 logger = logging.getLogger(__name__)
 
@@ -41,43 +43,26 @@ def stages_of(config: Config) -> list[Stage]:
     )
     made: dict[str, Callable[[], Stage]] = {
         "search": lambda: Search(search_settings(config)),
-        "soft_prune": lambda: SoftPrune(
-            _course(config, prune.soft_epoch, prune.soft_lr, prune.soft_lr_decay_epoch),
-            watch,
-            prune.epoch_prune,
-            prune.schedule,
-        ),
+        "soft_prune": lambda: SoftPrune(_course(config, config.SOFT_PRUNE), watch, prune.epoch_prune, prune.schedule),
         "shrink": Shrink,
-        "finetune": lambda: Finetune(
-            _course(config, prune.finetune_epoch, prune.finetune_lr, prune.finetune_lr_decay_epoch), watch
-        ),
+        "repair": lambda: Repair(prune.repair, prune.repair_images, prune.mode),
+        "finetune": lambda: Finetune(_course(config, config.FINETUNE), watch, config.FINETUNE.lock_bn),
         "evaluate": lambda: Evaluate(config.TEST.latency_rounds),
     }
-    pretraining = Course(
-        train.epoch,
-        train.lr_value_every_step,
-        train.lr_decay_every_step,
-        train.lr_decay_every_epoch,
-        train.warmup_step,
-        train.lr_schedule == "cosine",
-    )
-    first = Import() if config.MODEL.pretrained_model else Pretrain(pretraining, watch)
+    first = Import() if config.MODEL.pretrained_model else Pretrain(_course(config, config.PRETRAIN), watch)
     return [first, *(made[name]() for name in stage_names(config) if name != "pretrain")]
 
 
-def stage_names(config: Config) -> tuple[str, ...]:
-    """TRAIN.stages, with a search before the first one that prunes where SEARCH.enabled asks for it."""
-    names: list[str] = list(config.TRAIN.stages)
-    pruning = [name for name in names if name in ("soft_prune", "shrink", "finetune")]
-    if config.SEARCH.enabled and "search" not in names and pruning:
-        names.insert(names.index(pruning[0]), "search")
-    return tuple(names)
-
-
-def _course(config: Config, epochs: int, rate: float, decays: tuple[int, ...]) -> Course:
-    train = config.TRAIN
-    values = tuple(rate * 0.1**drop for drop in range(len(decays) + 1))
-    return Course(epochs, values, decay_epochs=decays, warmup=train.warmup_step, cosine=train.lr_schedule == "cosine")
+def _course(config: Config, lesson: Lesson) -> Course:
+    cosine = config.TRAIN.lr_schedule == "cosine"
+    return Course(
+        lesson.epoch,
+        lesson.rates(cosine),
+        lesson.decay_step,
+        lesson.decay_epoch,
+        config.TRAIN.warmup_step,
+        cosine,
+    )
 
 
 def workbench(
@@ -96,6 +81,7 @@ def workbench(
         detection_settings(config),
         choice(config),
         config.PRUNE.rate,
+        cost_size_px=(config.COST.hin, config.COST.win),
         calibration_images=config.PRUNE.calibration_images,
         devices=config.TRAIN.num_gpu,
         verbose=verbose,
@@ -109,7 +95,7 @@ def workbench(
 def chosen_model(config: Config) -> keras.Model:
     """`MODEL.pretrained_model`, or else a new model of `MODEL.net_structure` with the settings that concern it.
 
-    TRAIN.lock_basenet_bn locks every batch normalisation of EResFD, which is all base, and of a model from a file.
+    MODEL.lock_basenet_bn locks every batch normalisation of EResFD, which is all base, and of a model from a file.
 
     Raises:
         ModelError: the file is no detector, the settings do not go together, or a backbone's weights cannot be had.
@@ -120,10 +106,8 @@ def chosen_model(config: Config) -> keras.Model:
         anchors_of(model)  # refuses a model that is no detector
     else:
         model = build(config.MODEL.net_structure, **model_options(config))
-    if config.TRAIN.lock_basenet_bn and (config.MODEL.pretrained_model or config.MODEL.net_structure == "eresfd"):
-        for layer in model.layers:
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.trainable = False
+    if config.MODEL.lock_basenet_bn and (config.MODEL.pretrained_model or config.MODEL.net_structure == "eresfd"):
+        lock_norms(model)
     if locked := sum(bool(layer.weights) and not layer.trainable for layer in model.layers):
         logger.info("%d layers of the model are locked: training leaves them as they are", locked)
     return model
@@ -131,25 +115,24 @@ def chosen_model(config: Config) -> keras.Model:
 
 def model_options(config: Config) -> dict[str, Any]:
     """The options of `lib.models.build` for a new model."""
-    model, train, data, anchor = config.MODEL, config.TRAIN, config.DATA, config.ANCHOR
+    model, anchor = config.MODEL, config.ANCHOR
     if model.net_structure == "eresfd":
         return {"width_mult": model.width_mult, "anchor_ratio": anchor.anchor_ratio}
     return {
         "fpn": model.fpn,
         "dual_mode": model.dual_mode,
         "maxout": model.maxout,
-        "norm": train.norm or None,
+        "norm": model.norm or None,
         "l2_norm": model.l2_norm,
         "fpn_dims": model.fpn_dims,
         "fem_dims": model.fem_dims,
-        "frozen_stages": train.frozen_stages,
-        "lock_basenet_bn": train.lock_basenet_bn,
+        "frozen_stages": model.frozen_stages,
+        "lock_basenet_bn": model.lock_basenet_bn,
         "anchor_sizes": anchor.ANCHOR_SIZES,
-        "anchor_strides": anchor.ANCHOR_STRIDES,
         "anchor_ratios": anchor.ANCHOR_RATIOS,
         "rect_longer": anchor.rect_longer,
-        "pixel_mean": data.PIXEL_MEAN,
-        "pixel_std": data.PIXEL_STD,
+        "pixel_mean": model.PIXEL_MEAN,
+        "pixel_std": model.PIXEL_STD,
         "backbone_weights": model.backbone_weights,
     }
 
@@ -185,7 +168,7 @@ def batch_settings(config: Config, model: keras.Model) -> BatchSettings:
         recipe=data.recipe,
         crop_min=data.crop_min,
         anchor_sampling=data.anchor_sampling,
-        sizes_px=tuple(range(data.scales[0], data.scales[1] + 1, SCALE_STEP_PX)) if data.mutiscale else (),
+        sizes_px=tuple(range(data.scales[0], data.scales[1] + 1, SCALE_STEP_PX)) if data.multiscale else (),
         cover_px=data.cover_small_face,
         ignore_invalid=data.ignore_invalid,
         positive_iou=anchor.POSITIVE_ANCHOR_THRESH,
@@ -207,6 +190,7 @@ def trainer_settings(config: Config, model: keras.Model) -> TrainerSettings:
         mode=prune.mode,
         sparsity=train.pruned_alpha,
         sparsity_ratios=train.pruned_ratio,
+        distillation=distillation_settings(config),
     )
 
 
@@ -232,8 +216,30 @@ def optimizer_settings(config: Config) -> OptimizerSettings:
 
 def loss_settings(config: Config) -> LossSettings:
     """What weights are pulled by."""
-    model = config.MODEL
-    return LossSettings(model.score_loss, model.max_negatives_per_positive, model.negatives_over, model.box_loss_sigma)
+    train = config.TRAIN
+    return LossSettings(train.score_loss, train.max_negatives_per_positive, train.negatives_over, train.box_loss_sigma)
+
+
+def distillation_settings(config: Config) -> DistillationSettings | None:
+    """Who teaches: a file, or "start", the model that the run starts with; None without DISTIL.teacher.
+
+    Raises:
+        ConfigError: the run starts with a new model, which has nothing to teach, or the teacher has no say.
+
+    """
+    distil = config.DISTIL
+    if not distil.teacher:
+        return None
+    if distil.teacher == "start" and not config.MODEL.pretrained_model:
+        raise ConfigError(
+            "DISTIL.teacher = 'start' is MODEL.pretrained_model, and that is empty; set it, or name another .keras file"
+        )
+    if not distil.scores and not distil.boxes:
+        raise ConfigError(
+            "DISTIL.scores and DISTIL.boxes are both 0, so that DISTIL.teacher has no say; set one of them"
+        )
+    teacher = config.MODEL.pretrained_model if distil.teacher == "start" else distil.teacher
+    return DistillationSettings(teacher, distil.scores, distil.boxes, distil.temperature, distil.focus)
 
 
 def detection_settings(config: Config) -> DetectionSettings:
@@ -250,6 +256,7 @@ def choice(config: Config) -> Choice:
         mode=prune.mode,
         channel_divisor=prune.channel_divisor,
         min_channels=prune.min_channels,
+        protected=prune.protected,
         seed=config.TRAIN.seed,
     )
 
@@ -261,8 +268,8 @@ def search_settings(config: Config) -> SearchSettings:
         quantity=search.budget,
         targets=search.targets(),
         tolerance=search.tolerance,
-        height_px=search.hin,
-        width_px=search.win,
+        height_px=config.COST.hin,
+        width_px=config.COST.win,
         groups=search.groups,
         branches=search.branches,
         max_rate=search.max_rate,

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import keras
 
@@ -13,15 +14,16 @@ from lib.data.batches import FaceDataset, face_dataset
 from lib.data.sources import FaceData
 from lib.detection import FaceDetector
 from lib.detection.formats.pb import DetectionSettings
+from lib.errors import TrainingError
 from lib.evaluation.ap import evaluate
-from lib.files import read_json, write_json
+from lib.files import read_own, write_json
 from lib.models import load, save, training_anchors
 from lib.pruning import Masks, apply_masks, combine, dead_channels
 from lib.pruning.choice import Choice
 from lib.pruning.plan import Rates
 from lib.runs.folder import RunFolder
 from lib.runs.results import costs_of
-from lib.runs.state import Row
+from lib.runs.state import REMEDY, Row
 from lib.search.trial_table import read_rates
 from lib.training.devices import scope
 from lib.training.trainer import Trainer, TrainerSettings
@@ -41,6 +43,7 @@ class Workbench:
         detection: how faces are detected where AP is measured.
         choice: how channels are chosen.
         rate: PRUNE.rate; `rates` are those that are pruned at.
+        cost_size_px: height and width of the input at which multiply-accumulates and milliseconds are counted.
         calibration_images: training images on which channels count as dead, with the group-sparsity loss; 0: off.
         devices: that share every batch.
         verbose: Keras' own display beside the log.
@@ -55,6 +58,7 @@ class Workbench:
     detection: DetectionSettings
     choice: Choice
     rate: Rates
+    cost_size_px: tuple[int, int] = (480, 640)
     calibration_images: int = 0
     devices: int = 1
     verbose: int = 0
@@ -68,24 +72,32 @@ class Workbench:
         latest = self.folder.latest()
         return load(latest) if latest else self.start
 
-    def trainer(self) -> Trainer:
+    def trainer(self, lock_norms: bool = False) -> Trainer:
         """A trainer of the latest model, with its weights: the one there is, or a new one once channels are gone.
 
         The group-sparsity loss pulls only at a model that is still whole.
+
+        Args:
+            lock_norms: whether batch normalisations stay as they are, which is fine-tuning's affair alone.
+
         """
-        model = self.model()
-        if self._trainer is None or _shapes(self._trainer.model) != _shapes(model):
+        model, trainer = self.model(), self._trainer
+        if trainer is None or trainer.settings.lock_norms != lock_norms or _shapes(trainer.model) != _shapes(model):
             whole = _shapes(model) == _shapes(self.start)
+            settings = replace(self.training, lock_norms=lock_norms)
+            if trainer:
+                trainer.detach()
+            trainer = self._trainer = None  # frees what it holds before the next is made
             with scope(self.devices):
                 if whole:
-                    self._trainer = Trainer(self.start, self.training)
+                    trainer = Trainer(self.start, settings)
                 else:
-                    self._trainer = None  # frees what it holds before the next is made
                     model = self.model()
-                    self._trainer = Trainer(model, replace(self.training, sparsity=0.0))
-        if model is not self.start and model is not self._trainer.model:
-            self._trainer.set_weights(model.get_weights())
-        return self._trainer
+                    trainer = Trainer(model, replace(settings, sparsity=0.0))
+            self._trainer = trainer
+        if model is not self.start and model is not trainer.model:
+            trainer.set_weights(model.get_weights())
+        return trainer
 
     def leave(self, name: str, model: keras.Model | Trainer) -> None:
         """Saves what a stage ended with as `optimized/NAME.keras`; the row is written once the stage is finished."""
@@ -95,8 +107,7 @@ class Workbench:
             model = model.model
         else:
             save(model, file)
-        size = (self.training.batches.height_px, self.training.batches.width_px)
-        self.folder.state.rows.append(Row(name, **costs_of(model, *size)))
+        self.folder.state.rows.append(Row(name, **costs_of(model, *self.cost_size_px)))
 
     # --- images
 
@@ -131,7 +142,7 @@ class Workbench:
         """The pruned channels of the latest model: those in `masks.json`, or else chosen now and written there."""
         file = self.folder.path / "masks.json"
         if file.is_file():
-            return Masks.from_dict(read_json(file))
+            return cast(Masks, read_own(file, Masks, TrainingError, REMEDY))
         masks = self.with_dead(model, self.choice(model, self.rates))
         self.keep_masks(masks)
         return masks
@@ -147,7 +158,8 @@ class Workbench:
         records = self.data.train[: self.calibration_images]
         images = self.batches(records, augment=False, model=model)
         batches = (images[index][0] for index in range(len(images)))
-        dead = dead_channels(model, batches, self.choice.mode, min_channels=self.choice.min_channels)
+        choice = self.choice
+        dead = dead_channels(model, batches, choice.mode, choice.protected, choice.min_channels)
         both = combine(masks, dead)
         more = sum(len(both.channels[name]) - len(masks.channels[name]) for name in masks.channels)
         logger.info("%d more channels are silent on %d images, and go too", more, len(records))

@@ -27,6 +27,7 @@ class Budget:
         model: functional model of supported layers.
         mode: how the sets are formed, see `channel_sets`.
         height_px, width_px: input size for multiply-accumulates.
+        protected: patterns of layers whose channels stay, see `channel_sets`.
         milliseconds: predicts a plan's milliseconds from the channels that stay by set name.
 
     Attributes:
@@ -45,6 +46,7 @@ class Budget:
         *,
         height_px: int = 480,
         width_px: int = 640,
+        protected: tuple[str, ...] = (),
         milliseconds: Milliseconds | None = None,
     ) -> None:
         if mode == "per_layer" and quantity != "zeroed":
@@ -55,8 +57,8 @@ class Budget:
         if quantity == "latency" and milliseconds is None:
             raise ConfigError('SEARCH.budget = "latency" needs a table of milliseconds')
         self.quantity, self.mode, self._milliseconds = quantity, mode, milliseconds
-        self.sets: list[ChannelSet] = channel_sets(model, mode)
-        self._cost = CostModel(model, height_px, width_px)
+        self.sets: list[ChannelSet] = channel_sets(model, mode, protected)
+        self._cost = CostModel(model, height_px, width_px, protected)
         self._filters = np.array([_parameters_a_channel(model, item) for item in self.sets])
         self._parameters = count_parameters(model)
         self._full_ms = milliseconds({}) if milliseconds else None

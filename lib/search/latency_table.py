@@ -14,12 +14,13 @@ from typing import Any
 
 import keras
 import numpy as np
+from typing_extensions import TypedDict
 
 from lib.arrays import FloatArray
 from lib.detection.formats.litert import LiteRTModel, export_litert
 from lib.errors import ModelError
 from lib.evaluation.latency import interleaved
-from lib.files import read_json, write_json
+from lib.files import read_own, write_json
 from lib.pruning import plan_kept, shrink
 from lib.pruning.graph.channels import ChannelGraph
 from lib.pruning.graph.sets import SetMap
@@ -55,6 +56,16 @@ class Geometry:
 Measure = Callable[[Mapping[str, Geometry], Mapping[str, keras.Model], int, int], dict[str, float]]
 
 
+class _Table(TypedDict):
+    """The file."""
+
+    size: list[int]
+    convolutions: list[str]
+    grids_ms: list[Any]
+    full_ms: float
+    anchors: list[dict[str, Any]]
+
+
 class LatencyTable:
     """Predicts milliseconds of plans; call it with channels that stay by set name.
 
@@ -62,6 +73,7 @@ class LatencyTable:
         model: functional model of supported layers.
         height_px, width_px: input size.
         file: where the measured table is kept; it is read instead of measured if it is there.
+        protected: patterns of layers whose channels stay, see `channel_sets`.
         measure: times convolutions and whole models together and returns milliseconds by name.
 
     Raises:
@@ -70,15 +82,23 @@ class LatencyTable:
     """
 
     def __init__(
-        self, model: keras.Model, height_px: int, width_px: int, file: str | Path, measure: Measure | None = None
+        self,
+        model: keras.Model,
+        height_px: int,
+        width_px: int,
+        file: str | Path,
+        measure: Measure | None = None,
+        *,
+        protected: tuple[str, ...] = (),
     ) -> None:
+        self.protected = protected
         self._read_graph(model, height_px, width_px)
         file = Path(file)
         described = {"size": [height_px, width_px], "convolutions": [repr(item) for item in self.geometries]}
         if not file.is_file():
             logger.info("measuring the milliseconds of %d convolutions", len(set(self.geometries)))
             write_json(file, {**described, **self._measured(model, height_px, width_px, measure or measure_litert)})
-        table = read_json(file)
+        table = read_own(file, _Table, ModelError, "remove it to measure anew")
         if {name: table[name] for name in described} != described:
             raise ModelError(f"{file}: a table of another model or input size; remove it to measure anew")
         self._grids = np.array(table["grids_ms"])
@@ -96,7 +116,7 @@ class LatencyTable:
         return float(np.interp(self._raw(kept) / self._raw_full, *self._knots)) * self._full_ms
 
     def _read_graph(self, model: keras.Model, height_px: int, width_px: int) -> None:
-        graph = ChannelGraph(model)
+        graph = ChannelGraph(model, self.protected)
         placed = SetMap(graph, "removable")
         sets = [*placed.sets, *placed.fixed]
         self.names = [found.item.name for found in placed.sets]
@@ -181,7 +201,8 @@ class LatencyTable:
                     corner = _with(geometry, inputs, outputs)
                     corners[repr(corner)] = corner
         kept = [own for rate in ANCHOR_RATES for own in self._plans(rate)]
-        models = {"full": model, **{f"anchor{i}": shrink(model, plan_kept(model, own)) for i, own in enumerate(kept)}}
+        plans = [plan_kept(model, own, protected=self.protected) for own in kept]
+        models = {"full": model, **{f"anchor{i}": shrink(model, own) for i, own in enumerate(plans)}}
         found = measure(corners, models, height_px, width_px)
         grids = [
             [

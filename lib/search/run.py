@@ -13,7 +13,7 @@ from lib.data.annotations import Record
 from lib.errors import DataError, TrainingError
 from lib.evaluation.latency import litert_latencies
 from lib.models import inference_model
-from lib.pruning import channel_sets, plan_kept, shrink
+from lib.pruning import channel_sets, shrink
 from lib.pruning.choice import Choice
 from lib.pruning.criteria import l1
 from lib.search.budget import Budget, Quantity
@@ -76,8 +76,8 @@ class SearchSettings:
 def check_search(settings: SearchSettings, model: keras.Model) -> None:
     """Raises ConfigError where a search's groups or targets do not fit a model; milliseconds are not measured."""
     if settings.quantity == "latency":
-        mode = settings.choice.mode
-        group_sets(channel_sets(inference_model(model), mode), patterns_of(settings.groups, mode))
+        mode, protected = settings.choice.mode, settings.choice.protected
+        group_sets(channel_sets(inference_model(model), mode, protected), patterns_of(settings.groups, mode))
     else:
         search_space(settings, model, Path())
 
@@ -94,8 +94,16 @@ def search_space(settings: SearchSettings, model: keras.Model, folder: Path) -> 
     size, choice = (settings.height_px, settings.width_px), settings.choice
     model = inference_model(model)  # what is paid for, and what is pruned, is what detects
     by_time = settings.quantity == "latency" and choice.mode == "removable"
-    table = LatencyTable(model, *size, folder / "latency.json") if by_time else None
-    budget = Budget(settings.quantity, model, choice.mode, height_px=size[0], width_px=size[1], milliseconds=table)
+    table = LatencyTable(model, *size, folder / "latency.json", protected=choice.protected) if by_time else None
+    budget = Budget(
+        settings.quantity,
+        model,
+        choice.mode,
+        height_px=size[0],
+        width_px=size[1],
+        protected=choice.protected,
+        milliseconds=table,
+    )
     groups = group_sets(budget.sets, patterns_of(settings.groups, choice.mode))
     weights = {item.name: _mean_weight(model, item.convolutions) for item in budget.sets} if settings.branches else {}
     space = Space(
@@ -203,7 +211,7 @@ class Search:
     def _measured_share(self, best: Finished) -> float:
         """The found model's milliseconds against the whole one's, in one run of both: the check of the table."""
         model = inference_model(self.trials.trainer.model)
-        small = shrink(model, plan_kept(model, self.space.by_name(best.proposal.kept)))
+        small = shrink(model, self.settings.choice.kept(model, self.space.by_name(best.proposal.kept)))
         times = litert_latencies({"whole": model, "found": small}, self.settings.height_px, self.settings.width_px)
         share = times["found"].best_ms / times["whole"].best_ms
         predicted = self.space.share(best.proposal.kept)

@@ -8,6 +8,8 @@ import keras
 from keras import ops
 
 from lib.training.devices import replicas
+from lib.training.distillation import Distillation
+from lib.training.strides import narrow_strided, sliced
 
 PRUNING_TERM = "pruning_loss"
 DECAY_TERM = "weight_decay_loss"
@@ -17,30 +19,40 @@ class TrainingModel(keras.Model):
     """A detector's layers in a model with the training loss. Nothing of it is saved: the detector is.
 
     Terms: one a named output (Keras calls it `OUTPUT_loss`); the model's own losses, which are the activity
-    regularisers of group sparsity, as `pruning_loss`; coupled weight decay as `weight_decay_loss`, in training only.
-    They add up to `loss`.
+    regularisers of group sparsity, as `pruning_loss`; coupled weight decay as `weight_decay_loss` and what a teacher
+    would have otherwise, by output, as `distil_OUTPUT_loss`, both in training only. They add up to `loss`.
 
     Args:
         detector: a functional model; its layers and weights are shared, not copied.
         decay: weight of half the sum of squares of everything trainable, batch normalisation and biases included, as
             torch's optimisers do; 0: none.
         precision: "off", or the type in which the layers before the heads compute: "bfloat16" or "float16". Weights,
-            the heads and the losses stay float32.
+            the heads, the losses and a teacher stay float32.
+        distillation: the teacher, run on the same images; None: there is none.
 
     Attributes:
         traces: how often the training step was traced.
 
     """
 
-    def __init__(self, detector: keras.Model, decay: float = 0.0, precision: str = "off") -> None:
+    def __init__(
+        self,
+        detector: keras.Model,
+        decay: float = 0.0,
+        precision: str = "off",
+        distillation: Distillation | None = None,
+    ) -> None:
         super().__init__(inputs=detector.inputs, outputs=detector.output, name=detector.name)
         self.decay = decay
         self.traces = 0
         self._half = _before_the_heads(detector) if precision != "off" else []
         self._policy = keras.dtype_policies.DTypePolicy(f"mixed_{precision}") if precision != "off" else None
         self._norms = [layer for layer in self.layers if isinstance(layer, keras.layers.BatchNormalization)]
+        self._narrow = narrow_strided(detector)
         self._pruning_term = keras.metrics.Mean(name=PRUNING_TERM) if _has_regularizers(detector) else None
         self._decay_term = keras.metrics.Mean(name=DECAY_TERM) if decay else None
+        self._distillation = distillation
+        self._distil_terms = [keras.metrics.Mean(name=name) for name in (distillation.names if distillation else ())]
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         with self._settings_of_the_step():
@@ -58,7 +70,17 @@ class TrainingModel(keras.Model):
             decay = 0.5 * self.decay * sum(ops.sum(ops.square(w)) for w in self.trainable_variables)
             self._decay_term.update_state(decay)
             total = total + decay / replicas()  # gradients are summed over replicas
+        if self._distillation is not None and training:
+            terms = self._distillation.terms(x, y_pred)
+            for term in self._distil_terms:
+                term.update_state(terms[term.name] * replicas())  # each has its share, and the log their mean
+                total = total + terms[term.name]
         return total
+
+    @property
+    def terms_of_training(self) -> tuple[str, ...]:
+        """The names of the terms that only training has; in validation they are 0."""
+        return (DECAY_TERM, *(term.name for term in self._distil_terms))
 
     def make_metrics(self) -> None:
         """Makes the terms' means now, once compiled: variables made while the step is traced cost a second trace."""
@@ -70,7 +92,10 @@ class TrainingModel(keras.Model):
 
     @contextmanager
     def _settings_of_the_step(self) -> Iterator[None]:
-        """What differs from the saved detector while the step is traced: precision, and statistics of all replicas."""
+        """What differs from the saved detector while the step is traced.
+
+        Precision, statistics of all replicas, and how narrow strided convolutions are computed.
+        """
         policies = [layer.dtype_policy for layer in self._half]
         synchronized = [layer.synchronized for layer in self._norms]
         try:
@@ -78,7 +103,8 @@ class TrainingModel(keras.Model):
                 layer.dtype_policy = self._policy
             for layer in self._norms if replicas() > 1 else ():
                 layer.synchronized = True
-            yield
+            with sliced(self._narrow):
+                yield
         finally:
             for layer, policy in zip(self._half, policies, strict=True):
                 layer.dtype_policy = policy

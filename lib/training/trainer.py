@@ -16,12 +16,13 @@ from lib.data.batches import BatchSettings, FaceDataset, face_dataset
 from lib.errors import ModelError
 from lib.models import save, training_anchors
 from lib.models.dsfd import named_ratios
-from lib.pruning import GroupSparsity, HeldMasks
+from lib.pruning import GroupSparsity, HeldMasks, recalibrate
 from lib.pruning.graph.sets import Mode
 from lib.training.callbacks import DatasetEpoch
+from lib.training.distillation import Distillation, DistillationSettings
 from lib.training.losses import LossSettings, losses_of
 from lib.training.optimizer import OptimizerSettings, coupled_decay, make_optimizer
-from lib.training.step import DECAY_TERM, TrainingModel
+from lib.training.step import TrainingModel
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ class TrainerSettings:
         mode: of the masks that can be held, see `lib.pruning.channel_sets`.
         sparsity: weight of the group-sparsity loss; 0: none.
         sparsity_ratios: share of each endpoint's channels that it pulls at: one, a list, or by name.
+        lock_norms: whether the batch normalisations stay as they are; the saved detector's can be trained again.
+        distillation: who teaches, beside the labels; None: nobody.
 
     """
 
@@ -48,6 +51,8 @@ class TrainerSettings:
     mode: Mode = "removable"
     sparsity: float = 0.0
     sparsity_ratios: Any = 0.3
+    lock_norms: bool = False
+    distillation: DistillationSettings | None = None
 
 
 class Trainer:
@@ -71,6 +76,7 @@ class Trainer:
 
     def __init__(self, model: keras.Model, settings: TrainerSettings) -> None:
         self.model, self.settings = model, settings
+        self._locked = lock_norms(model) if settings.lock_norms else []
         self.sparsity: GroupSparsity | None = None
         if settings.sparsity:
             self.sparsity = GroupSparsity(model, settings.sparsity, named_ratios(model, settings.sparsity_ratios))
@@ -78,7 +84,8 @@ class Trainer:
         optimizer.build(model.trainable_variables)  # inside the traced step it would cost a second trace
         self.held = HeldMasks(model, settings.mode, getattr(optimizer, "inner_optimizer", optimizer))
         model.compile(optimizer)  # so that checkpoints hold the optimiser
-        self.training_model = TrainingModel(model, coupled_decay(settings.optimizer), settings.precision)
+        teacher = Distillation(model, settings.distillation) if settings.distillation else None
+        self.training_model = TrainingModel(model, coupled_decay(settings.optimizer), settings.precision, teacher)
         # XLA on TensorFlow's CPU path is slower here than the plain graph, and takes longer to compile.
         jit = False if keras.backend.backend() == "tensorflow" else "auto"
         losses = losses_of(model.output, settings.losses)
@@ -99,6 +106,13 @@ class Trainer:
     def running_metrics(self, state: list[list[float]]) -> None:
         for variable, value in zip(self.training_model.metrics_variables, state, strict=True):
             variable.assign(np.asarray(value, np.float32).reshape(variable.shape))
+
+    def detach(self) -> None:
+        """Takes off the detector what this trainer put on it, so that another can be made of it."""
+        if self.sparsity:
+            self.sparsity.detach()
+        for name in self._locked:
+            self.model.get_layer(name).trainable = True
 
     def set_weights(self, weights: Sequence[FloatArray]) -> None:
         """Sets the detector's weights, as `get_weights` gives them; averaging starts anew from them."""
@@ -218,26 +232,33 @@ class Trainer:
         )
 
     def recalibrate(self, dataset: keras.utils.PyDataset, batches: int) -> None:
-        """Measures batch statistics anew, with the present weights, on so many batches; nothing else moves.
-
-        The old statistics weigh momentum^batches at the end: 1.5 % after 40 batches at a momentum of 0.9.
-        """
-        for batch in range(batches):
-            images, _ = dataset[batch % len(dataset)]
-            self.model(images, training=True)
+        """`lib.pruning.recalibrate` on the images of so many batches; 0: leaves the statistics as they are."""
+        if batches:
+            recalibrate(self.model, (dataset[batch % len(dataset)][0] for batch in range(batches)))
 
     def validate(self, dataset: keras.utils.PyDataset) -> dict[str, float]:
-        """The loss and its terms over a dataset, by name; weight decay is none of them."""
+        """The loss and its terms over a dataset, by name; weight decay and distillation are none of them."""
         with self.averaged():
             losses = self.training_model.evaluate(dataset, return_dict=True, verbose=0)
-        return {name: float(value) for name, value in losses.items() if name != DECAY_TERM}
+        own = self.training_model.terms_of_training
+        return {name: float(value) for name, value in losses.items() if name not in own}
 
     def save(self, path: str | Path) -> None:
         """Writes the detector alone, without the optimiser; the file is whole or absent."""
         plain = type(self.model).from_config(self.model.get_config())  # clone_model would bring the optimiser along
+        for name in self._locked:
+            plain.get_layer(name).trainable = True
         with self.averaged():
             plain.set_weights(self.model.get_weights())
         save(plain, path)
+
+
+def lock_norms(model: keras.Model) -> list[str]:
+    """Locks the batch normalisations, their statistics included; returns the names of those that were not locked."""
+    norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization) and x.trainable]
+    for layer in norms:
+        layer.trainable = False
+    return [layer.name for layer in norms]
 
 
 class _WeightsSurvive(keras.callbacks.Callback):

@@ -20,7 +20,7 @@ from lib.data.scenes import SampleSet
 from lib.errors import DataError
 from lib.geometry.anchors import AnchorSpec, anchor_grid, decode
 from lib.geometry.compensation import Compensation
-from lib.training.losses import BoxLoss, ScoreLoss
+from lib.training.losses import BoxLoss, FocalLoss, ScoreLoss
 
 SPEC = TargetSpec(AnchorSpec(), 96, 128)
 RECIPE = Recipe(96, 128)
@@ -33,6 +33,27 @@ def records(samples: SampleSet) -> list[Record]:
 
 def _equal(a: Any, b: Any) -> bool:
     return np.array_equal(a[0], b[0]) and all(np.array_equal(a[1][k], b[1][k]) for k in ("boxes", "scores"))
+
+
+@pytest.mark.parametrize("shots", [("",), ("", "first_")])
+def test_an_image_without_labels_pulls_at_nothing(records: list[Record], shots: tuple[str, ...]) -> None:
+    """No anchor of it is a face or background, and the images beside it are as they would be."""
+    nothing = replace(records[0], boxes_xyxy_px=np.zeros((0, 4), np.float32), invalid=None, labelled=False)
+    spec = replace(SPEC, shots=shots)
+    for recipe in (None, RECIPE):
+        _, whole = FaceDataset([records[1], records[0]], spec, 2, recipe)[0]
+        _, targets = FaceDataset([records[1], nothing], spec, 2, recipe)[0]
+        for shot in shots:
+            alone = (targets[f"{shot}scores"] == -1).all(axis=1)
+            assert sorted(alone) == [False, True]
+            for kind in ("scores", "boxes"):
+                name = f"{shot}{kind}"
+                np.testing.assert_array_equal(targets[name][~alone], whole[name][~alone])
+            assert not targets[f"{shot}boxes"][alone].any()
+            predicted = np.ones((1, targets[f"{shot}scores"].shape[1], 4), np.float32)
+            assert float(BoxLoss()(targets[f"{shot}boxes"][alone], predicted)) == 0
+            for loss in (ScoreLoss(), ScoreLoss(over="batch"), FocalLoss()):
+                assert float(loss(targets[f"{shot}scores"][alone], predicted[..., :2])) == 0
 
 
 def test_targets_decode_to_the_faces() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from lib.data.scenes import SampleSet
-from lib.data.sources import DataSettings, load_data
+from lib.data.sources import DataSettings, draw_readable, load_data
 from lib.errors import DataError
 
 
@@ -32,3 +32,45 @@ def test_subsets_are_drawn_by_the_seed(settings: DataSettings) -> None:
     assert len(names) == 5
     assert names == [record.name for record in load_data(settings).train]
     assert names != [record.name for record in load_data(replace(settings, seed=1)).train]
+
+
+def test_the_digest_is_of_the_content_wherever_it_lies(
+    settings: DataSettings, samples: SampleSet, tmp_path: Path
+) -> None:
+    whole = load_data(settings)
+    moved = tmp_path / "moved.txt"
+    moved.write_text(samples.train_annotations.read_text())
+    assert load_data(replace(settings, train_annotations=moved)).digest == whole.digest
+    assert load_data(replace(settings, train_size=5)).digest != whole.digest
+    other = replace(whole.train[0], boxes_xyxy_px=whole.train[0].boxes_xyxy_px + 1)
+    assert replace(whole, train=[other, *whole.train[1:]]).digest != whole.digest
+    assert replace(whole, train=whole.val, val=whole.train).digest != whole.digest
+
+
+def test_photographs_without_labels_are_all_in_the_folder(settings: DataSettings, samples: SampleSet) -> None:
+    data = load_data(replace(settings, train_annotations="", train_size=3))
+    assert data.description.startswith(f"{samples.train_images} without labels and ")
+    assert len(data.train) == 3
+    assert not any(record.labelled or len(record.boxes_xyxy_px) for record in data.train)
+    assert all(
+        record.image.is_file() and record.name == str(record.image.relative_to(samples.train_images))
+        for record in data.train
+    )
+    assert all(record.labelled for record in data.val)
+    with pytest.raises(DataError, match="no such folder"):
+        load_data(replace(settings, train_annotations="", train_images="nowhere"))
+
+
+def test_unreadable_photographs_are_left_out(settings: DataSettings, tmp_path: Path) -> None:
+    records = load_data(settings).train[:4]
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    records[1] = replace(records[1], image=broken)
+    drawn, unreadable = draw_readable(records, 4, seed=0)
+    assert sorted(record.name for record in drawn) == sorted(r.name for r in records if r.image != broken)
+    assert [str(broken) in message for message in unreadable] == [True]
+    assert [r.name for r in draw_readable(records, 2, seed=0)[0]] == [r.name for r in drawn[:2]]
+    with pytest.raises(DataError, match=r"none of 1 photographs can be read, the first: .*broken\.jpg: not an image"):
+        draw_readable(records[1:2], 3, seed=0)
+    with pytest.raises(DataError, match="none of 0 photographs"):
+        draw_readable([], 3, seed=0)

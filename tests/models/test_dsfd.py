@@ -122,7 +122,6 @@ def test_vgg_normalises_its_finest_maps_with_the_given_scales() -> None:
     ("options", "message"),
     [
         ({"anchor_ratios": (1,)}, "two anchor ratios"),
-        ({"anchor_strides": (4, 8, 16)}, "strides are"),
         ({"anchor_sizes": (16, 32)}, "one anchor size a stride"),
         ({"anchor_ratios": (1, 0)}, "ratios must be positive"),
         ({"fem_dims": 6}, "multiple of 4"),

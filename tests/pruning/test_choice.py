@@ -12,6 +12,9 @@ def test_a_choice_is_a_plan_with_its_settings(lively_model: keras.Model) -> None
     assert choice(lively_model, 0.5) == masks
     assert Choice("random", "per_layer", 2, 2, seed=6)(lively_model, 0.5) != masks
     assert Choice()(lively_model, {"conv*": 0.5}) == plan(lively_model, {"conv*": 0.5})
+    guarded = Choice(protected=("conv1",))
+    assert guarded(lively_model, 0.5) == plan(lively_model, 0.5, protected=("conv1",))
+    assert guarded.kept(lively_model, {}) == plan_kept(lively_model, {}, protected=("conv1",))
     with pytest.raises(ConfigError, match="no criterion is called 'best'"):
         Choice("best")(lively_model, 0.5)
 

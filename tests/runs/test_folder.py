@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 
 import pytest
@@ -32,12 +33,12 @@ def test_state_comes_back(tmp_path: Path) -> None:
 def test_other_settings_are_refused_with_the_difference(tmp_path: Path) -> None:
     RunFolder(tmp_path / "run").open(Config())
     config = Config()
-    config.TRAIN.epoch = 7
+    config.PRETRAIN.epoch = 7
     with pytest.raises(TrainingError) as error:
         RunFolder(tmp_path / "run").open(config)
     message = str(error.value)
-    assert "- TRAIN.epoch = 30" in message
-    assert "+ TRAIN.epoch = 7" in message
+    assert "- PRETRAIN.epoch = 30" in message
+    assert "+ PRETRAIN.epoch = 7" in message
     assert "--fresh" in message
     assert "batch_size" not in message
 
@@ -50,7 +51,13 @@ def test_other_settings_are_refused_with_the_difference(tmp_path: Path) -> None:
         "TRAIN.checkpoint_every_step=7",
         "TRAIN.log_interval=1",
         "TRAIN.vis=True",
+        "TRAIN.prefetch_size=2",
+        "TRAIN.keep_checkpoints=3",
+        "TRAIN.ap_every_epoch=2",
+        "TRAIN.ap_images=7",
         "DATA.root_path=moved",
+        "DATA.train_txt_path=moved.txt",
+        "DATA.val_image_dir=moved",
         "DATA.sample_path=moved",
         "TEST.latency_rounds=1",
         "TEST.score_thres=0.1",
@@ -63,6 +70,46 @@ def test_settings_that_change_no_weight_and_no_recorded_figure_may_change(tmp_pa
     config = Config()
     config.override(override)
     RunFolder(tmp_path / "run").open(config)
+
+
+def test_what_concerns_stages_that_have_not_begun_may_change(tmp_path: Path) -> None:
+    folder, config = RunFolder(tmp_path / "run"), Config()
+    folder.open(config)  # the first stage may be in the middle of its first epoch
+    config.FINETUNE.epoch, config.PRUNE.rate = 7, 0.4
+    RunFolder(tmp_path / "run").open(config)
+    with pytest.raises(TrainingError, match=r"- PRETRAIN\.epoch = 30"):
+        RunFolder(tmp_path / "run").open(changed(config, "PRETRAIN.epoch=7"))
+
+    folder.state.finished.append("pretrain")
+    folder.save_state()
+    RunFolder(tmp_path / "run").open(changed(config, "FINETUNE.epoch=8"))
+    for override in ("PRETRAIN.epoch=7", "PRUNE.rate=0.5", "SOFT_PRUNE.epoch=7"):
+        with pytest.raises(TrainingError, match=override.split("=")[0]):
+            RunFolder(tmp_path / "run").open(changed(config, "FINETUNE.epoch=8", override))
+    folder.position = Position("finetune", 3)
+    folder.save_state()
+    with pytest.raises(TrainingError, match=r"- FINETUNE\.epoch = 8\n.*\+ FINETUNE\.epoch = 7"):
+        RunFolder(tmp_path / "run").open(config)
+
+
+def changed(config: Config, *overrides: str) -> Config:
+    config = copy.deepcopy(config)
+    for override in overrides:
+        config.override(override)
+    return config
+
+
+def test_data_may_move_but_not_change(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run").open(Config(), digest="ab")
+    RunFolder(tmp_path / "run").open(Config(), digest="ab")
+    with pytest.raises(TrainingError, match=r"holds a run with other data.*--fresh"):
+        RunFolder(tmp_path / "run").open(Config(), digest="cd")
+
+
+def test_a_setting_that_is_gone_is_of_another_version(tmp_path: Path) -> None:
+    write_json(tmp_path / "run" / "config.json", {"config": {"TRAIN": {"gone": 1}}})
+    with pytest.raises(TrainingError, match=r"written by another version \(TRAIN\.gone is no setting"):
+        RunFolder(tmp_path / "run").open(Config())
 
 
 def test_a_search_by_ap_depends_on_how_it_is_measured(tmp_path: Path) -> None:

@@ -28,11 +28,11 @@ def config(samples: SampleSet, tmp_path: Path) -> Config:
     config = Config()
     config.DATA.train_txt_path, config.DATA.train_image_dir = str(samples.train_annotations), str(samples.train_images)
     config.DATA.val_txt_path, config.DATA.val_image_dir = str(samples.val_annotations), str(samples.val_images)
-    config.DATA.hin = config.DATA.win = 64
+    config.DATA.hin = config.DATA.win = config.COST.hin = config.COST.win = 64
     config.MODEL.model_path = str(tmp_path / "run")
     config.MODEL.width_mult = 4 / 256
     config.TRAIN.batch_size = 4
-    config.TRAIN.epoch = config.PRUNE.soft_epoch = config.PRUNE.finetune_epoch = 2
+    config.PRETRAIN.epoch = config.SOFT_PRUNE.epoch = config.FINETUNE.epoch = 2
     config.PRUNE.epoch_prune = 1
     config.PRUNE.rate = 0.5
     config.TRAIN.process_num = 1
@@ -214,7 +214,7 @@ def test_a_picture_of_samples_on_demand(config: Config, tiny_model: keras.Model,
     save(tiny_model, tmp_path / "tiny.keras")
     config.MODEL.pretrained_model = str(tmp_path / "tiny.keras")
     config.TRAIN.stages = ("finetune",)
-    config.PRUNE.finetune_epoch = 1
+    config.FINETUNE.epoch = 1
     config.TRAIN.vis = True
     seen: list[bool] = []
 
@@ -232,7 +232,7 @@ def test_a_picture_of_samples_on_demand(config: Config, tiny_model: keras.Model,
 @pytest.mark.slow
 def test_searched_rates_are_pruned(config: Config) -> None:
     config.TRAIN.stages = ("pretrain", "soft_prune", "finetune")
-    config.TRAIN.epoch = config.PRUNE.soft_epoch = config.PRUNE.finetune_epoch = 1
+    config.PRETRAIN.epoch = config.SOFT_PRUNE.epoch = config.FINETUNE.epoch = 1
     config.SEARCH.enabled = True
     config.SEARCH.target, config.SEARCH.tolerance = 0.6, 0.03
     config.SEARCH.n_init_points, config.SEARCH.n_opt_iterations = 2, 0

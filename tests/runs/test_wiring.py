@@ -6,12 +6,19 @@ import pytest
 
 from lib.config import Config
 from lib.data.batches import BatchSettings
-from lib.errors import ModelError
+from lib.errors import ConfigError, ModelError
 from lib.geometry.compensation import Compensation
 from lib.models import anchors_of, save, shots
-from lib.runs.stages.learning import Finetune, Import, Pretrain, SoftPrune
+from lib.runs.stages.learning import Finetune, Import, Learning, Pretrain, SoftPrune
 from lib.runs.stages.removal import Shrink
-from lib.runs.wiring import batch_settings, chosen_model, stage_names, stages_of, trainer_settings
+from lib.runs.wiring import (
+    batch_settings,
+    chosen_model,
+    distillation_settings,
+    stages_of,
+    trainer_settings,
+)
+from lib.training.distillation import DistillationSettings
 from lib.training.optimizer import OptimizerSettings
 from tests.detectors import random_dsfd, small_detector
 
@@ -35,11 +42,11 @@ def test_dsfds_settings_reach_the_model() -> None:
     config.ANCHOR.ANCHOR_SIZES = (8, 16, 32, 64, 128, 256)
     config.ANCHOR.ANCHOR_RATIOS = (4, 1)
     config.ANCHOR.rect_longer = False
-    config.TRAIN.norm = "GN"
-    config.TRAIN.frozen_stages = 0
-    config.TRAIN.lock_basenet_bn = True
-    config.DATA.PIXEL_MEAN = (1, 2, 3)
-    config.DATA.PIXEL_STD = (4, 5, 6)
+    config.MODEL.norm = "GN"
+    config.MODEL.frozen_stages = 0
+    config.MODEL.lock_basenet_bn = True
+    config.MODEL.PIXEL_MEAN = (1, 2, 3)
+    config.MODEL.PIXEL_STD = (4, 5, 6)
     model = chosen_model(config)
     assert [spec.scales for spec in shots(model).values()] == [(1.0,), (0.5,)]
     assert (anchors_of(model).sizes, anchors_of(model).ratio) == ((8, 16, 32, 64, 128, 256), 1.0)
@@ -66,7 +73,7 @@ def test_a_pretrained_model_goes_first(tmp_path: Path, lively_model: keras.Model
 @pytest.mark.parametrize("from_file", [False, True])
 def test_locked_batch_normalisations(tmp_path: Path, lively_model: keras.Model, from_file: bool) -> None:
     config = Config()
-    config.TRAIN.lock_basenet_bn = True
+    config.MODEL.lock_basenet_bn = True
     if from_file:
         save(lively_model, tmp_path / "m.keras")
         config.MODEL.pretrained_model = str(tmp_path / "m.keras")
@@ -99,7 +106,7 @@ def test_settings_of_batches() -> None:
     assert settings == BatchSettings(
         96, 128, 4, 7, "dsfd", 0.4, 0.1, cover_px=5.0, ignore_invalid=False, workers=3, prefetch=5
     )
-    config.DATA.mutiscale, config.DATA.scales = True, (64, 160)
+    config.DATA.multiscale, config.DATA.scales = True, (64, 160)
     assert batch_settings(config, small_detector()).sizes_px == (64, 96, 128, 160)
 
 
@@ -114,32 +121,42 @@ def test_a_dsfd_is_matched_with_compensation() -> None:
 def test_settings_of_a_trainer() -> None:
     config = Config()
     config.TRAIN.mixed_precision, config.TRAIN.optimizer, config.TRAIN.ema = "float16", "sgd", 0.5
-    config.MODEL.score_loss, config.PRUNE.mode = "focal", "per_layer"
+    config.TRAIN.score_loss, config.PRUNE.mode = "focal", "per_layer"
     settings = trainer_settings(config, small_detector())
     assert settings.optimizer == OptimizerSettings("sgd", ema=0.5, scale_loss=True)
     assert (settings.losses.scores, settings.mode, settings.precision) == ("focal", "per_layer", "float16")
 
 
-def test_an_enabled_search_comes_before_the_first_stage_that_prunes() -> None:
+def test_who_teaches() -> None:
     config = Config()
-    config.SEARCH.enabled = True
-    assert stage_names(config) == ("pretrain", "search", "soft_prune", "shrink", "finetune", "evaluate")
-    config.TRAIN.stages = ("pretrain", "finetune", "shrink")
-    assert stage_names(config) == ("pretrain", "search", "finetune", "shrink")
-    config.TRAIN.stages = ("pretrain", "evaluate")
-    assert stage_names(config) == ("pretrain", "evaluate")
-    config.TRAIN.stages, config.SEARCH.enabled = ("pretrain", "search"), False
-    assert stage_names(config) == ("pretrain", "search")
+    assert distillation_settings(config) is None
+    config.MODEL.pretrained_model = "m.keras"
+    config.DISTIL.teacher, config.DISTIL.boxes, config.DISTIL.temperature = "t.keras", 0.5, 2.0
+    assert distillation_settings(config) == DistillationSettings("t.keras", boxes=0.5, temperature=2.0)
+    config.DISTIL.teacher = "start"
+    assert distillation_settings(config) == DistillationSettings("m.keras", boxes=0.5, temperature=2.0)
+    config.DISTIL.boxes = config.DISTIL.scores = 0.0
+    with pytest.raises(ConfigError, match=r"DISTIL\.teacher has no say"):
+        distillation_settings(config)
+    config.MODEL.pretrained_model = ""
+    with pytest.raises(ConfigError, match=r"'start' is MODEL\.pretrained_model, and that is empty"):
+        distillation_settings(config)
 
 
 def test_stages_are_made_in_their_order() -> None:
     config = Config()
-    config.PRUNE.soft_lr_decay_epoch, config.PRUNE.soft_lr = (4,), 1e-2
+    config.SOFT_PRUNE.decay_epoch, config.SOFT_PRUNE.lr = (4,), 1e-2
     config.TRAIN.stages = ("pretrain", "soft_prune", "finetune", "shrink")
     first, soft, *others = stages_of(config)
     assert [type(stage) for stage in (first, soft, *others)] == [Pretrain, SoftPrune, Finetune, Shrink]
     assert isinstance(soft, SoftPrune)
     assert soft.course.rates(10).boundaries == (40,)
+    assert [stage.lock_norms for stage in (first, soft, *others[:1]) if isinstance(stage, Learning)] == [False] * 3
     assert soft.course.rates(10).values == pytest.approx((1e-2, 1e-3))
+    config.FINETUNE.lock_bn = True
+    config.TRAIN.lr_schedule, config.FINETUNE.lr_end = "cosine", 1e-6
+    fine = stages_of(config)[2]
+    assert isinstance(fine, Finetune)
+    assert (fine.lock_norms, fine.course.values) == (True, (1e-3, 1e-6))
     config.MODEL.pretrained_model, config.TRAIN.stages = "m.keras", ("shrink",)
     assert [type(stage) for stage in stages_of(config)] == [Import, Shrink]

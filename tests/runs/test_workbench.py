@@ -47,6 +47,18 @@ def test_one_trainer_until_channels_are_gone(tmp_path: Path) -> None:
     assert bench.trainer() is other
 
 
+def test_norms_are_locked_for_one_stage(tmp_path: Path) -> None:
+    start = small_detector()
+    bench = _bench(tmp_path, start, pruned_alpha=0.1)
+    trainer, norm = bench.trainer(), start.get_layer("conv1_bn")
+    locked = bench.trainer(lock_norms=True)
+    assert locked is not trainer
+    assert locked is bench.trainer(lock_norms=True)
+    assert not norm.trainable
+    assert bench.trainer().settings == trainer.settings
+    assert norm.trainable
+
+
 def test_masks_on_file_go_before_new_ones(tmp_path: Path) -> None:
     model = small_detector()
     bench = _bench(tmp_path, model)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -10,9 +11,10 @@ from lib.data.scenes import SampleSet
 from lib.errors import ModelError
 from lib.models import load
 from lib.pruning import plan
-from lib.runs.wiring import make_trainer
+from lib.runs.wiring import make_trainer, trainer_settings
 from lib.training.callbacks import LearningRate
 from lib.training.optimizer import LearningRates
+from lib.training.trainer import Trainer
 from tests.detectors import small_detector
 
 
@@ -67,6 +69,28 @@ def test_a_checkpoint_brings_back_weights_and_momenta(config: Config, records: l
     assert not keras.saving.load_model(tmp_path / "plain.keras").compiled
     with pytest.raises(ModelError, match="not a checkpoint of this detector and optimiser"):
         again.restore(tmp_path / "plain.keras")
+
+
+def test_batch_normalisations_locked_for_a_while(config: Config, records: list[Record], tmp_path: Path) -> None:
+    config.TRAIN.ema = 0.9
+    model = small_detector()
+    trainer = Trainer(model, replace(trainer_settings(config, model), lock_norms=True))
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    before, kernel = [layer.get_weights() for layer in norms], np.array(model.get_layer("conv1").kernel)
+    trainer.train_steps(trainer.dataset(records, augment=True), 0, 2, 1e-2)
+    assert all(_equal(layer.get_weights(), old) for layer, old in zip(norms, before, strict=True))
+    assert not np.array_equal(kernel, np.asarray(model.get_layer("conv1").kernel))
+
+    trainer.save_checkpoint(tmp_path / "c.keras")
+    again = small_detector(seed=1)
+    other = Trainer(again, replace(trainer_settings(config, again), lock_norms=True))
+    other.restore(tmp_path / "c.keras")
+    assert _equal(again.get_weights(), model.get_weights())
+
+    trainer.save(tmp_path / "plain.keras")
+    assert all(load(tmp_path / "plain.keras").get_layer(layer.name).trainable for layer in norms)
+    trainer.detach()
+    assert all(layer.trainable for layer in norms)
 
 
 def test_masks_change_without_a_new_step(config: Config, records: list[Record]) -> None:

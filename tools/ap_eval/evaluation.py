@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     start_logging()
     with friendly_errors():
-        from lib.evaluation.curve import draw_curves, write_picture
+        from lib.evaluation.curve import draw_curves
         from lib.evaluation.ground_truth import read_annotated_truth, read_ground_truth
         from lib.evaluation.matching import COMPILED, FASTEST
         from lib.evaluation.prediction_files import read_predictions
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.json:
             write_json(options.json, as_json(evaluation, left_out))
         if options.picture:
-            write_picture(options.picture, draw_curves(evaluation.subsets, Path(options.pred).name))
+            draw_curves(evaluation.subsets, Path(options.pred).name, options.picture)
     return 0
 
 

@@ -53,11 +53,9 @@ class Evaluate(Stage):
         models = dict.fromkeys(name for name in rows if name in ends)
         if all(rows[name].latency_ms is not None for name in models):
             return
-        batches = bench.training.batches
         figures = measured(
             {name: load(folder.outcome(name)) for name in models},
-            batches.height_px,
-            batches.width_px,
+            *bench.cost_size_px,
             bench.detection,
             rounds=self.rounds,
             pb_file=lambda name: folder.outcome(name, ".pb"),

@@ -1,0 +1,29 @@
+"""What the configs of WIDER FACE share; the folder holds WIDER_train/images, WIDER_val/images and wider_face_split."""
+
+from lib.config import Config
+
+
+def on_wider() -> Config:
+    """Training and validation images of WIDER FACE, as it is distributed, in the folder DATA.root_path."""
+    config = Config()
+    config.DATA.root_path = "WIDER"  # what the paths below are relative to
+    config.DATA.train_txt_path = "wider_face_split/wider_face_train_bbx_gt.txt"
+    config.DATA.train_image_dir = "WIDER_train/images"
+    config.DATA.val_txt_path = "wider_face_split/wider_face_val_bbx_gt.txt"
+    config.DATA.val_image_dir = "WIDER_val/images"
+    return config
+
+
+def published_eresfd() -> Config:
+    """Published EResFD weights, pruned and fine-tuned for a few epochs."""
+    config = on_wider()
+    config.MODEL.pretrained_model = "models/eresfd.keras"  # loading it takes pretrain's place
+    config.TRAIN.batch_size = 8
+    config.PRUNE.epoch_prune = 2  # epochs between two soft prunings (published: 5)
+    config.SOFT_PRUNE.epoch = 4  # published: 200
+    config.SOFT_PRUNE.lr = 5e-4
+    config.SOFT_PRUNE.decay_epoch = (3,)  # epochs at which the rate falls to a tenth
+    config.FINETUNE.epoch = 8  # published: 10
+    config.FINETUNE.lr = 5e-4
+    config.FINETUNE.decay_epoch = (6,)
+    return config

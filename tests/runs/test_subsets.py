@@ -1,0 +1,80 @@
+"""Every choice of stages that makes sense is run, in small; the others are refused with the reason."""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from lib.config import STAGES, Config, Stage, in_order
+from lib.data.scenes import SampleSet
+from lib.errors import ConfigError
+from lib.models import load, save
+from lib.pruning.cost import count_parameters
+from lib.runs.job import run
+from tests.detectors import small_detector
+
+Names = tuple[str, ...]
+
+SUBSETS: list[Names] = [
+    subset for count in range(1, len(STAGES) + 1) for subset in itertools.combinations(STAGES, count)
+]
+# shrink may also come right behind finetune.
+SWAPPED: list[Names] = [
+    tuple({"shrink": "finetune", "finetune": "shrink"}.get(name, name) for name in subset)
+    for subset in SUBSETS
+    if {"shrink", "finetune"} <= set(subset)
+]
+
+
+@pytest.fixture
+def config(samples: SampleSet, tmp_path: Path) -> Config:
+    config = Config()
+    config.DATA.train_txt_path, config.DATA.train_image_dir = str(samples.train_annotations), str(samples.train_images)
+    config.DATA.val_txt_path, config.DATA.val_image_dir = str(samples.val_annotations), str(samples.val_images)
+    config.DATA.hin = config.DATA.win = 64
+    config.MODEL.model_path = str(tmp_path / "run")
+    save(small_detector(), tmp_path / "small.keras")
+    config.MODEL.pretrained_model = str(tmp_path / "small.keras")
+    config.TRAIN.batch_size, config.TRAIN.train_set_size, config.TRAIN.val_set_size = 4, 8, 2
+    config.PRUNE.soft_epoch = config.PRUNE.finetune_epoch = config.PRUNE.epoch_prune = 1
+    config.PRUNE.rate = 0.5
+    config.TRAIN.process_num = 1
+    config.TEST.latency_rounds = 0
+    config.SEARCH.groups = {"all": ["conv*"]}
+    config.SEARCH.target, config.SEARCH.tolerance = 0.6, 0.03
+    config.SEARCH.n_init_points, config.SEARCH.n_opt_iterations = 1, 0
+    config.SEARCH.steps, config.SEARCH.recalibration_batches = 1, 0
+    return config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", SUBSETS + SWAPPED, ids=" ".join)
+def test_every_sensible_choice_runs(config: Config, names: Names) -> None:
+    config.TRAIN.stages = cast(tuple[Stage, ...], names)
+    results: dict[str, Any] = run(config)
+    folder = Path(config.MODEL.model_path)
+    rows = results["stages"]
+    kept = {"soft_prune": "soft_prune", "shrink": "shrunk", "finetune": "finetune"}
+    assert [row["stage"] for row in rows] == ["imported", *(kept[name] for name in names if name in kept)]
+    assert all((row["ap"] is not None) == ("evaluate" in names) for row in rows)
+    assert ("search" in results and bool(results["search"])) == ("search" in names)
+    assert (results.get("removal") is not None) == ("shrink" in names)
+    last = load(folder / "optimized" / f"{rows[-1]['stage']}.keras")
+    smaller = count_parameters(last) < count_parameters(small_detector())
+    assert smaller == ("shrink" in names), "channels go in shrink, and only there"
+    assert json.loads((folder / "results.json").read_text()) == results
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("evaluate", "shrink"), ("finetune", "soft_prune"), ("shrink", "soft_prune", "finetune"), ("search", "search")],
+    ids=" ".join,
+)
+def test_a_senseless_choice_is_refused_with_the_reason(config: Config, names: Names) -> None:
+    assert not in_order(names)
+    config.TRAIN.stages = cast(tuple[Stage, ...], names)
+    with pytest.raises(ConfigError, match=r"in this order and each once, got"):
+        run(config)
+    assert not Path(config.MODEL.model_path).exists()
