@@ -42,7 +42,7 @@ class Train(Section):
         "finetune",
         "evaluate",
     )
-    seed: Count = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     batch_size: Positive = 16
     lr_schedule: Literal["step", "cosine"] = "step"
     warmup_step: Count = 0
@@ -134,7 +134,7 @@ class Model(Section):
     model_path: Annotated[str, Field(min_length=1), Immaterial()] = "runs/eresfd"
     pretrained_model: str = ""
     net_structure: NetStructure = "eresfd"
-    width_mult: Annotated[float, Field(gt=0)] = 0.0625
+    width_mult: Annotated[float, Field(gt=0, le=4)] = 0.0625
     backbone_weights: Annotated[str, Field(min_length=1)] = "imagenet"
     l2_norm: tuple[PositiveFloat, ...] = (10, 8, 5)
     fpn: bool = True
@@ -195,7 +195,7 @@ class Test(Section):
 
     score_thres: Annotated[float, Field(ge=0, le=1), Unmeasured] = 0.05
     iou_thres: Annotated[float, Field(gt=0, lt=1), Unmeasured] = 0.3
-    max_detect: Annotated[Positive, Unmeasured] = 750
+    max_detect: Annotated[int, Field(gt=0, lt=2**31), Unmeasured] = 750
     latency_rounds: Annotated[Count, Immaterial()] = 60
 
 
@@ -203,7 +203,7 @@ class Prune(Section):
     """How much goes, by which criterion, and how."""
 
     concerns = ("search", "soft_prune", "shrink", "repair", "finetune")
-    rate: Share | dict[str, Share] = 0.3
+    rate: Share | Annotated[dict[str, Share], Field(min_length=1)] = 0.3
     mode: Literal["removable", "per_layer"] = "removable"
     criterion: Literal["fpgm", "l1", "l2", "random"] = "fpgm"
     channel_divisor: Positive = 1
@@ -315,11 +315,26 @@ class Config(Settings):
             )
         if data.multiscale and (any(size % 32 for size in data.scales) or data.scales[0] >= data.scales[1]):
             raise ConfigError(f"DATA.scales must be two multiples of 32, the smaller first, got {list(data.scales)}")
+        if data.root_path and not data.val_txt_path:
+            raise ConfigError(
+                "DATA.root_path is set, but no annotations: the built-in sample set would be taken; set "
+                "DATA.train_txt_path and DATA.val_txt_path, or leave DATA.root_path empty"
+            )
+        if data.cover_small_face >= min(data.hin, data.win):
+            raise ConfigError(
+                f"DATA.cover_small_face = {data.cover_small_face:g} px would cover every face of an input of "
+                f"{data.hin}x{data.win}; 0 is off"
+            )
         if self.ANCHOR.second_stage_thresh >= self.ANCHOR.POSITIVE_ANCHOR_THRESH:
             raise ConfigError("ANCHOR.second_stage_thresh must lie below ANCHOR.POSITIVE_ANCHOR_THRESH")
         if self.ANCHOR.NEGATIVE_ANCHOR_THRESH > self.ANCHOR.POSITIVE_ANCHOR_THRESH:
             raise ConfigError("ANCHOR.NEGATIVE_ANCHOR_THRESH must not lie above ANCHOR.POSITIVE_ANCHOR_THRESH")
         if self.SEARCH.enabled or "search" in train.stages:
+            if "search" not in stage_names(self):
+                raise ConfigError(
+                    "SEARCH.enabled looks for rates, but no stage prunes at them; add 'soft_prune', 'shrink' or "
+                    "'finetune' to TRAIN.stages, or 'search' itself"
+                )
             self._check_search()
 
     def _check_stages(self) -> None:

@@ -10,7 +10,7 @@ from lib.config import Config
 from lib.console import ProgressLine
 from lib.data.picture import write_samples
 from lib.data.sources import load_data
-from lib.errors import TrainingError
+from lib.errors import ConfigError, TrainingError
 from lib.files import write_json
 from lib.models import inference_model
 from lib.models.dsfd import named_ratios
@@ -54,6 +54,8 @@ def run(
     stages = wiring.stages_of(config)
     forecast = _checked(config, stages, start)
     bench = wiring.workbench(config, start, load_data(wiring.data_settings(config)), verbose, progress)
+    for stage in stages:
+        stage.check_length(bench)
     search = next((stage for stage in stages if isinstance(stage, Search)), None)
     if search and search.work_for_chief(bench, common_start=bool(config.MODEL.pretrained_model)):
         return {"stages": [], "data": bench.data.description}
@@ -116,6 +118,13 @@ def _checked(config: Config, stages: Sequence[Stage], start: keras.Model) -> str
         stage.check(start)
     names = [stage.name for stage in stages]
     prunes = {"soft_prune", "shrink", "finetune"}.intersection(names) and "search" not in names
+    rates = config.PRUNE.rate.values() if isinstance(config.PRUNE.rate, dict) else [config.PRUNE.rate]
+    if prunes and any(rates) and not any(planned.channels.values()):
+        raise ConfigError(
+            f"PRUNE.rate = {config.PRUNE.rate} takes no channel out of this model with PRUNE.min_channels = "
+            f"{config.PRUNE.min_channels} and PRUNE.channel_divisor = {config.PRUNE.channel_divisor}; lower these, or "
+            "leave the stages out that prune"
+        )
     if not prunes or planned.mode != "removable" or not any(planned.channels.values()):
         return ""
     costs = CostModel(inference_model(start), config.COST.hin, config.COST.win, planned.protected)
