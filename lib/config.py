@@ -17,6 +17,7 @@ from lib.errors import ConfigError
 from lib.settings import AnySettings, Immaterial, Section, Settings, load_settings
 
 Stage = Literal["pretrain", "search", "soft_prune", "shrink", "finetune", "evaluate"]
+USUAL_STAGES: tuple[Stage, ...] = ("pretrain", "soft_prune", "shrink", "finetune", "evaluate")
 NetStructure = Literal["eresfd", "vgg_16", "resnet_v1_50", "resnet_v1_101", "MobilenetV2"]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -35,13 +36,7 @@ Unmeasured = Immaterial(unless=("SEARCH.objective", "ap"))
 class Train(Section):
     """What runs, and what is the same in every stage that trains."""
 
-    stages: Annotated[tuple[Stage, ...], Field(min_length=1), Immaterial()] = (
-        "pretrain",
-        "soft_prune",
-        "shrink",
-        "finetune",
-        "evaluate",
-    )
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1), Immaterial()] = USUAL_STAGES
     seed: Count = 0
     batch_size: Positive = 16
     lr_schedule: Literal["step", "cosine"] = "step"
@@ -338,13 +333,11 @@ class Config(Settings):
             )
         if "pretrain" not in stages and not self.MODEL.pretrained_model:
             raise ConfigError(
-                f"without the stage 'pretrain', MODEL.pretrained_model must name the model for {stages[0]!r} to start "
-                "from"
+                f"without the stage 'pretrain' MODEL.pretrained_model must name the model for {stages[0]!r} to start from"
             )
 
     def _check_search(self) -> None:
-        search = self.SEARCH
-        targets = search.targets()
+        search, targets = self.SEARCH, self.SEARCH.targets()
         if not targets or len(set(targets)) != len(targets):
             raise ConfigError(f"SEARCH.target needs one share, or several different ones, got {list(targets)}")
         if search.n_init_points + search.n_opt_iterations == 0:
