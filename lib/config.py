@@ -333,7 +333,7 @@ class Config(Settings):
             )
         if "pretrain" not in stages and not self.MODEL.pretrained_model:
             raise ConfigError(
-                f"without the stage 'pretrain' MODEL.pretrained_model must name the model for {stages[0]!r} to start from"
+                f"without 'pretrain', MODEL.pretrained_model must name the model for {stages[0]!r} to start from"
             )
 
     def _check_search(self) -> None:
