@@ -14,9 +14,10 @@ from lib.config import Config
 config = Config()
 
 # --- what runs ---------------------------------------------------------------------------------------------------
-# Any of pretrain, search, soft_prune, shrink, finetune, evaluate, in this order. With MODEL.pretrained_model, loading
-# it takes pretrain's place. shrink takes the pruned channels out (without soft_prune: by the present weights), finetune
-# trains the small model; with shrink behind it, the whole one with them held at zero. Without evaluate no AP.
+# Any of pretrain, search, soft_prune, shrink, repair, finetune, evaluate, in this order. With MODEL.pretrained_model,
+# loading it takes pretrain's place. shrink takes the pruned channels out (without soft_prune: by the present weights),
+# repair solves the layers behind them anew, finetune trains the small model; with shrink behind it, the whole one with
+# them held at zero. Without evaluate no AP.
 config.TRAIN.stages = ("pretrain", "soft_prune", "shrink", "finetune", "evaluate")
 config.TRAIN.seed = 0  # of everything random: weights, sample set, shuffling, augmentation
 
@@ -128,8 +129,8 @@ config.PRUNE.criterion = "fpgm"  # or "l1", "l2", "random"
 config.PRUNE.schedule = "constant"  # the rate at every soft pruning; "polynomial": it grows from 0 to that
 config.PRUNE.epoch_prune = 2  # epochs between two soft prunings (default: 5, as published)
 config.PRUNE.protected = ()  # layers, e.g. ("conv1", "head*"): the channels that they read or make stay
-config.PRUNE.repair = "off"  # how the layers behind a removal are mended: "solve", "recalibrate", "off"
-config.PRUNE.repair_images = 48  # training images for it
+config.PRUNE.repair = "solve"  # what the stage repair does: "solve", "recalibrate" (batch statistics only) or "off"
+config.PRUNE.repair_images = 48  # training photographs for it, drawn by the seed
 config.PRUNE.calibration_images = 64  # with pruned_alpha: channels silent on so many training images go too; 0: off
 
 # --- distillation: a teacher says what the model in training shall say, in every stage that trains ---------------

@@ -16,7 +16,7 @@ from pydantic import Field
 from lib.errors import ConfigError
 from lib.settings import AnySettings, Immaterial, Section, Settings, load_settings
 
-Stage = Literal["pretrain", "search", "soft_prune", "shrink", "finetune", "evaluate"]
+Stage = Literal["pretrain", "search", "soft_prune", "shrink", "repair", "finetune", "evaluate"]
 USUAL_STAGES: tuple[Stage, ...] = ("pretrain", "soft_prune", "shrink", "finetune", "evaluate")
 NetStructure = Literal["eresfd", "vgg_16", "resnet_v1_50", "resnet_v1_101", "MobilenetV2"]
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -197,7 +197,7 @@ class Test(Section):
 class Prune(Section):
     """How much goes, by which criterion, and how."""
 
-    concerns = ("search", "soft_prune", "shrink", "finetune")
+    concerns = ("search", "soft_prune", "shrink", "repair", "finetune")
     rate: Share | dict[str, Share] = 0.3
     mode: Literal["removable", "per_layer"] = "removable"
     criterion: Literal["fpgm", "l1", "l2", "random"] = "fpgm"
@@ -206,9 +206,9 @@ class Prune(Section):
     schedule: Literal["constant", "polynomial"] = "constant"
     epoch_prune: Positive = 5
     protected: tuple[str, ...] = ()
-    repair: Literal["solve", "recalibrate", "off"] = "off"
-    repair_images: Positive = 48
     calibration_images: Count = 64
+    repair: Literal["solve", "recalibrate", "off"] = "solve"
+    repair_images: Positive = 48
 
 
 class Distil(Section):

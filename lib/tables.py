@@ -44,6 +44,8 @@ def stage_table(results: dict[str, Any]) -> str:
                 f"of {removal['masked']} pruned channels {removal['removed']} could be taken out; others are tied to "
                 "channels that stay (PRUNE.mode 'removable' prunes no such ones)"
             )
+    if repair := results.get("repair"):
+        notes.append(_repair_note(repair))
     if any("latency_ms" in row for row in results["stages"]):
         notes.append(
             f"ms: LiteRT, one thread, at {results['macs_at']}, the shortest of many in turns; compare within this table"
@@ -111,6 +113,24 @@ def removal_table(report: dict[str, Any]) -> str:
     rows.append(["sum", "", str(channels), str(kept), *costs(total)])
     shares = [f"{total[name] / total[f'full_{name}']:.2%} of the {label}" for name, label in _COSTS]
     return f"{markdown_table(header, rows)}\n\nleft: {' and '.join(shares)}"
+
+
+def repair_table(layers: Sequence[dict[str, Any]]) -> str:
+    """The layers of a `lib.pruning.RepairReport` as dicts: the part of its target that each missed before and after."""
+    rows = [[row["name"], f"{row['before']:.4f}", f"{row['after']:.4f}", f"{row['positions']:,}"] for row in layers]
+    return markdown_table(["layer", "error before", "after", "positions"], rows)
+
+
+def _repair_note(repair: dict[str, Any]) -> str:
+    if repair["how"] == "recalibrate":
+        return f"repaired: batch statistics measured anew on {repair['images']} photographs"
+    layers = repair["layers"]
+    before, after = (sum(row[key] for row in layers) / max(len(layers), 1) for key in ("before", "after"))
+    note = (
+        f"repaired: {len(layers)} layers solved anew on {repair['images']} photographs; what they miss of their "
+        f"targets, on average: {before:.4f} before, {after:.4f} after"
+    )
+    return note + (f"; no rule, left as they are: {', '.join(repair['left'])}" if repair["left"] else "")
 
 
 _COSTS = (("parameters", "parameters"), ("macs", "MACs"))

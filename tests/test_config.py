@@ -79,6 +79,7 @@ def test_overrides_take_numbers_lists_mappings_and_text() -> None:
         (["TRAIN.stages=evaluate,pretrain"], "in this order"),
         (["TRAIN.stages=pretrain,shrink,finetune,shrink"], "each once"),
         (["TRAIN.stages=pretrain,shrink,soft_prune"], "'shrink' may also come right after 'finetune'"),
+        (["TRAIN.stages=pretrain,finetune,shrink,repair"], "in this order"),
         (["TRAIN.stages=pretrain,finetune,search"], "in this order"),
         (["TRAIN.stages=search"], "must name the model for 'search' to start from"),
         (["TRAIN.stages=evaluate"], "must name the model for 'evaluate' to start from"),
@@ -107,6 +108,7 @@ def test_settings_that_do_not_go_together(tmp_path: Path, overrides: list[str], 
     [
         "pretrain,soft_prune,finetune,shrink,evaluate",
         "pretrain,search,shrink",
+        "pretrain,soft_prune,shrink,repair,finetune,evaluate",
         "pretrain,finetune,shrink",
     ],
 )

@@ -1,4 +1,4 @@
-from lib.tables import markdown_table, rates_table, removal_table, stage_table
+from lib.tables import markdown_table, rates_table, removal_table, repair_table, stage_table
 
 
 def test_table_lines_up() -> None:
@@ -62,3 +62,18 @@ def test_rates_of_a_search() -> None:
     assert lines[0].split() == ["|", "group", "|", "0.9", "left", "|", "0.4", "left", "|"]
     assert "50.00%" in lines[2]
     assert "40.00%" in lines[-2]
+
+
+def test_what_a_repair_came_to_is_told() -> None:
+    layers = [
+        {"name": "a", "before": 0.5, "after": 0.125, "positions": 60000, "unknowns": 9},
+        {"name": "b", "before": 0.25, "after": 0.125, "positions": 300, "unknowns": 9},
+    ]
+    assert repair_table(layers).splitlines()[2] == "| a     |       0.5000 | 0.1250 |    60,000 |"
+    results = {"stages": [], "data": "some", "protocol": "how", "macs_at": "480x640"}
+    solved = {"how": "solve", "images": 48, "layers": layers, "left": ["gru"]}
+    last = stage_table({**results, "repair": solved}).splitlines()[-1]
+    assert last.startswith("repaired: 2 layers solved anew on 48 photographs; ")
+    assert last.endswith("0.3750 before, 0.1250 after; no rule, left as they are: gru")
+    last = stage_table({**results, "repair": {"how": "recalibrate", "images": 7}}).splitlines()[-1]
+    assert last == "repaired: batch statistics measured anew on 7 photographs"

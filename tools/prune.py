@@ -105,38 +105,31 @@ def _rates(text: str) -> float | dict[str, float]:
 
 def _repair(model: Any, small: Any, masks: Any, options: argparse.Namespace) -> None:
     """Repairs `small` on photographs drawn by the seed, and prints what it still misses."""
+    from dataclasses import asdict
+
     import numpy as np
 
-    from lib.data.annotations import read_annotations
+    from lib.data.annotations import Record, read_annotations
     from lib.data.images import image_files, read_rgb
-    from lib.errors import DataError
+    from lib.data.sources import draw_readable
     from lib.pruning import repair
-    from lib.tables import markdown_table
+    from lib.tables import repair_table
 
     if options.repair_images < 1:
         raise ConfigError(f"--repair_images must be at least 1, got {options.repair_images}")
     files = image_files(options.repair)
-    boxes_of = {}
+    known = {}
     if options.annotations:
         records = read_annotations(options.annotations, options.repair, check_images=False)
-        boxes_of = {record.image.resolve(): record.boxes_xyxy_px for record in records}
-    images: list[Any] = []
-    boxes: list[Any] = []
-    unreadable: list[str] = []
-    for index in np.random.default_rng(options.seed).permutation(len(files)):
-        if len(images) == options.repair_images:
-            break
-        try:
-            images.append(read_rgb(files[index]))
-        except DataError as error:
-            unreadable.append(str(error))
-            continue
-        boxes.append(boxes_of.get(files[index].resolve(), np.zeros((0, 4), np.float32)))
+        known = {record.image.resolve(): record for record in records}
+    no_faces = np.zeros((0, 4), np.float32)
+    all_of_them = [known.get(file.resolve(), Record(str(file), file, no_faces, "")) for file in files]
+    drawn, unreadable = draw_readable(all_of_them, options.repair_images, options.seed)
     for message in unreadable:
         print(f"left out: {message}")
-    report = repair(model, small, masks, images, boxes, seed=options.seed)
-    rows = [[one.name, f"{one.before:.4f}", f"{one.after:.4f}", f"{one.positions:,}"] for one in report.layers]
-    print(markdown_table(["layer", "error before", "after", "positions"], rows))
+    boxes = [record.boxes_xyxy_px for record in drawn]
+    report = repair(model, small, masks, (read_rgb(record.image) for record in drawn), boxes, seed=options.seed)
+    print(repair_table([asdict(layer) for layer in report.layers]))
     faces = sum(map(len, boxes))
     print(
         f"repaired on {report.images} images with {faces} faces, {len(unreadable)} unreadable; {report.seconds:.0f} s"

@@ -1,13 +1,14 @@
 """The images of a run: the annotations that are named, or the built-in sample set."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from lib.data.annotations import Record, read_annotations
-from lib.data.images import image_files
+from lib.data.images import image_files, read_rgb
 from lib.data.scenes import ensure_samples
 from lib.errors import DataError
 
@@ -114,3 +115,30 @@ def subset(records: list[Record], size: int, seed: int) -> list[Record]:
     if size == 0 or size >= len(records):
         return records
     return [records[i] for i in np.sort(np.random.default_rng(seed).permutation(len(records))[:size])]
+
+
+def draw_readable(records: Sequence[Record], count: int, seed: int) -> tuple[list[Record], list[str]]:
+    """`count` records, drawn by the seed, whose images can be read; fewer where there are no more.
+
+    Returns:
+        The records in the order drawn, and what the images that were left out suffer from.
+
+    Raises:
+        DataError: no image can be read.
+
+    """
+    drawn: list[Record] = []
+    unreadable: list[str] = []
+    for index in np.random.default_rng(seed).permutation(len(records)):
+        if len(drawn) == count:
+            break
+        try:
+            read_rgb(records[index].image)
+        except DataError as error:
+            unreadable.append(str(error))
+        else:
+            drawn.append(records[index])
+    if not drawn:
+        first = f", the first: {unreadable[0]}" if unreadable else ""
+        raise DataError(f"none of {len(records)} photographs can be read{first}; give some like those of training")
+    return drawn, unreadable

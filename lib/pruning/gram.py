@@ -131,9 +131,9 @@ class Sums:
         self.yy += np.square(y, dtype=np.float64).sum(axis=1)
         self.count += len(rows)
 
-    def by_group(self, rows: FloatArray) -> FloatArray:
-        """[groups, n, features (+ 1)]."""
-        x: FloatArray = rows.transpose(1, 0, 2).astype(np.float64 if rows.shape[2] <= WIDE else np.float32)
+    def by_group(self, rows: FloatArray, dtype: Any = None) -> FloatArray:
+        """[groups, n, features (+ 1)], in double precision unless rows are wide."""
+        x: FloatArray = rows.transpose(1, 0, 2).astype(dtype or (np.float64 if rows.shape[2] <= WIDE else np.float32))
         if self.intercept:
             x = np.concatenate([x, np.ones((*x.shape[:2], 1), x.dtype)], axis=2)
         return x
@@ -188,20 +188,24 @@ def solve_before_relu(
         the targets about their mean.
 
     """
-    x, t = sums.by_group(rows), targets.transpose(1, 0, 2).astype(np.float64)
+    x, t = sums.by_group(rows, np.float32), np.ascontiguousarray(targets.transpose(1, 0, 2), np.float32)
     goal = np.maximum(t, 0)
-    before = np.square(np.maximum(x @ start, 0) - goal).sum(axis=1)
+
+    def missed(made: FloatArray) -> FloatArray:
+        return np.asarray(np.square(np.maximum(made, 0) - goal).sum(axis=1, dtype=np.float64))
+
+    before = missed(x @ start.astype(np.float32))
     best, after = start, before
     solution = sums.solve(start, share)
     for _ in range(ROUNDS):
-        made = x @ solution
-        left = np.square(np.maximum(made, 0) - goal).sum(axis=1)
+        made = x @ solution.astype(np.float32)
+        left = missed(made)
         better = left < after
         best = np.where(better[:, None], solution, best)
         after = np.where(better, left, after)
         moved = np.where((t < 0) & (made < 0), made + QUIET * (t - made), t)
         solution = sums.solve(start, share, x.transpose(0, 2, 1) @ moved)
-    spread = np.square(goal - goal.mean(axis=1, keepdims=True)).sum(axis=1)
+    spread = np.square(goal - goal.mean(axis=1, keepdims=True)).sum(axis=1, dtype=np.float64)
     return best, np.stack([before.reshape(-1), after.reshape(-1), spread.reshape(-1)])
 
 

@@ -20,7 +20,7 @@ from keras import layers
 from lib.arrays import FloatArray
 from lib.errors import DataError
 from lib.pruning.masks import Masks
-from lib.pruning.photographs import as_batch
+from lib.pruning.photographs import as_batch, is_photograph, window
 from lib.pruning.walk import Held, RepairedLayer, Walk
 
 
@@ -91,19 +91,24 @@ def repair(
         return RepairReport(tuple(done), left, walk.images, time.perf_counter() - started, held.peak)
 
 
-def recalibrate(small: keras.Model, images: Iterable[Any]) -> None:
-    """Measures the batch statistics of every trainable batch normalisation anew, in place, each image at its own size.
+def recalibrate(
+    model: keras.Model, images: Iterable[Any], window_px: tuple[int, int] = (640, 1024), seed: int = 0
+) -> None:
+    """Measures the batch statistics of every trainable batch normalisation anew, in place.
 
-    Mean and variance are those over all images, each image counting the same, as the model sees them in training.
+    Mean and variance are those over all images, each image (or batch of them) counting the same, as the model sees them
+    in training.
 
     Args:
-        images: as for `repair`.
+        images, window_px: as for `repair`.
+        seed: of windows.
 
     Raises:
         DataError: there is no image.
 
     """
-    norms = [layer for layer in small._flatten_layers() if isinstance(layer, layers.BatchNormalization)]
+    random = np.random.default_rng(seed)
+    norms = [layer for layer in model._flatten_layers() if isinstance(layer, layers.BatchNormalization)]
     momenta = [norm.momentum for norm in norms]
     sums = [np.zeros((3, norm.moving_mean.shape[0])) for norm in norms]
     count = 0
@@ -111,7 +116,10 @@ def recalibrate(small: keras.Model, images: Iterable[Any]) -> None:
         for norm in norms:
             norm.momentum = 0.0  # the moving statistics become those of the batch
         for image in images:
-            small(as_batch(image, small), training=True)
+            batch = as_batch(image, model)
+            if is_photograph(image) and None in model.inputs[0].shape[1:3]:
+                batch, _ = window(batch, None, window_px, random)
+            model(batch, training=True)
             count += 1
             for norm, total in zip(norms, sums, strict=True):
                 mean = np.asarray(norm.moving_mean, np.float64)

@@ -39,7 +39,8 @@ class RunFolder:
 
     Files: `config.json` (settings, versions, commit), `state.json` (`RunState`), `epoch_N.keras` (checkpoints with
     optimiser; `epoch_N_batch_M.keras` in the middle of an epoch), `optimized/STAGE.keras` (each stage's outcome; also
-    `.pb` where its size was measured), `masks.json`, `rates_*.json`, `history.csv`, `tensorboard/`, `results.json`.
+    `.pb` where its size was measured), `whole.keras` (before the last soft pruning), `masks.json`, `rates_*.json`,
+    `history.csv`, `tensorboard/`, `results.json`.
 
     Attributes:
         path: the folder.
@@ -158,6 +159,18 @@ class RunFolder:
     def outcome(self, stage: str, suffix: str = ".keras") -> Path:
         """The model that a stage left, by the name in its row; ".pb": its frozen graph."""
         return self.path / "optimized" / f"{stage}{suffix}"
+
+    @property
+    def before_masks(self) -> Path:
+        """The model as it was before soft pruning set channels to zero for good."""
+        return self.path / "whole.keras"
+
+    def whole_model(self) -> Path:
+        """The model with what the channels that were taken out still were."""
+        assert self.state.removal is not None, "channels were taken out"
+        of = self.state.removal.of
+        soft = of == "soft_prune" and self.before_masks.is_file()
+        return self.before_masks if soft else self.outcome(of)
 
     def latest(self) -> Path | None:
         """The model that the last finished stage left; None before the first."""

@@ -62,6 +62,8 @@ def results_of(
     content: dict[str, Any] = {"stages": rows}
     if state.removal:
         content["removal"] = {"of": state.removal.of, **vars(state.removal.proof)}
+    if state.repair:
+        content["repair"] = state.repair
     if state.rates:
         content["search"] = [read_json(file) for file in sorted(folder.path.glob("rates_*.json"), reverse=True)]
     return {

@@ -54,6 +54,7 @@ class RunState:
         history: a row an epoch, as in `history.csv`.
         rates: file in the folder with the rates that were searched for; "": there was no search.
         removal: what taking out the channels came to; None: they were not.
+        repair: what the repair behind it came to, for `results.json`; None: there was none.
 
     """
 
@@ -63,6 +64,7 @@ class RunState:
     history: list[dict[str, Any]] = field(default_factory=list)
     rates: str = ""
     removal: Removal | None = None
+    repair: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dict for JSON; `from_dict` is its inverse."""
@@ -74,6 +76,7 @@ class RunState:
             "history": self.history,
             "rates": self.rates,
             "removal": self.removal and asdict(self.removal),
+            "repair": self.repair,
         }
 
     @classmethod
@@ -98,4 +101,5 @@ class RunState:
             list(content["history"]),
             content["rates"],
             Removal(removal["of"], Proof(**removal["proof"])) if removal else None,
+            content.get("repair"),
         )

@@ -19,7 +19,7 @@ from lib.runs.folder import RunFolder
 from lib.runs.stages.base import Stage
 from lib.runs.stages.evaluate import Evaluate
 from lib.runs.stages.learning import Course, Finetune, Import, Pretrain, SoftPrune, Watch
-from lib.runs.stages.removal import Shrink
+from lib.runs.stages.removal import Repair, Shrink
 from lib.runs.stages.search import Search
 from lib.runs.workbench import Workbench
 from lib.search.run import SearchSettings
@@ -45,6 +45,7 @@ def stages_of(config: Config) -> list[Stage]:
         "search": lambda: Search(search_settings(config)),
         "soft_prune": lambda: SoftPrune(_course(config, config.SOFT_PRUNE), watch, prune.epoch_prune, prune.schedule),
         "shrink": Shrink,
+        "repair": lambda: Repair(prune.repair, prune.repair_images, prune.mode),
         "finetune": lambda: Finetune(_course(config, config.FINETUNE), watch, config.FINETUNE.lock_bn),
         "evaluate": lambda: Evaluate(config.TEST.latency_rounds),
     }

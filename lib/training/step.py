@@ -9,6 +9,7 @@ from keras import ops
 
 from lib.training.devices import replicas
 from lib.training.distillation import Distillation
+from lib.training.strides import narrow_strided, sliced
 
 PRUNING_TERM = "pruning_loss"
 DECAY_TERM = "weight_decay_loss"
@@ -47,6 +48,7 @@ class TrainingModel(keras.Model):
         self._half = _before_the_heads(detector) if precision != "off" else []
         self._policy = keras.dtype_policies.DTypePolicy(f"mixed_{precision}") if precision != "off" else None
         self._norms = [layer for layer in self.layers if isinstance(layer, keras.layers.BatchNormalization)]
+        self._narrow = narrow_strided(detector)
         self._pruning_term = keras.metrics.Mean(name=PRUNING_TERM) if _has_regularizers(detector) else None
         self._decay_term = keras.metrics.Mean(name=DECAY_TERM) if decay else None
         self._distillation = distillation
@@ -90,7 +92,10 @@ class TrainingModel(keras.Model):
 
     @contextmanager
     def _settings_of_the_step(self) -> Iterator[None]:
-        """What differs from the saved detector while the step is traced: precision, and statistics of all replicas."""
+        """What differs from the saved detector while the step is traced.
+
+        Precision, statistics of all replicas, and how narrow strided convolutions are computed.
+        """
         policies = [layer.dtype_policy for layer in self._half]
         synchronized = [layer.synchronized for layer in self._norms]
         try:
@@ -98,7 +103,8 @@ class TrainingModel(keras.Model):
                 layer.dtype_policy = self._policy
             for layer in self._norms if replicas() > 1 else ():
                 layer.synchronized = True
-            yield
+            with sliced(self._narrow):
+                yield
         finally:
             for layer, policy in zip(self._half, policies, strict=True):
                 layer.dtype_policy = policy

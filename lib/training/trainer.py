@@ -16,7 +16,7 @@ from lib.data.batches import BatchSettings, FaceDataset, face_dataset
 from lib.errors import ModelError
 from lib.models import save, training_anchors
 from lib.models.dsfd import named_ratios
-from lib.pruning import GroupSparsity, HeldMasks
+from lib.pruning import GroupSparsity, HeldMasks, recalibrate
 from lib.pruning.graph.sets import Mode
 from lib.training.callbacks import DatasetEpoch
 from lib.training.distillation import Distillation, DistillationSettings
@@ -232,13 +232,9 @@ class Trainer:
         )
 
     def recalibrate(self, dataset: keras.utils.PyDataset, batches: int) -> None:
-        """Measures batch statistics anew, with the present weights, on so many batches; nothing else moves.
-
-        The old statistics weigh momentum^batches at the end: 1.5 % after 40 batches at a momentum of 0.9.
-        """
-        for batch in range(batches):
-            images, _ = dataset[batch % len(dataset)]
-            self.model(images, training=True)
+        """`lib.pruning.recalibrate` on the images of so many batches; 0: leaves the statistics as they are."""
+        if batches:
+            recalibrate(self.model, (dataset[batch % len(dataset)][0] for batch in range(batches)))
 
     def validate(self, dataset: keras.utils.PyDataset) -> dict[str, float]:
         """The loss and its terms over a dataset, by name; weight decay and distillation are none of them."""

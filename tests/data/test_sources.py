@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from lib.data.scenes import SampleSet
-from lib.data.sources import DataSettings, load_data
+from lib.data.sources import DataSettings, draw_readable, load_data
 from lib.errors import DataError
 
 
@@ -59,3 +59,18 @@ def test_photographs_without_labels_are_all_in_the_folder(settings: DataSettings
     assert all(record.labelled for record in data.val)
     with pytest.raises(DataError, match="no such folder"):
         load_data(replace(settings, train_annotations="", train_images="nowhere"))
+
+
+def test_unreadable_photographs_are_left_out(settings: DataSettings, tmp_path: Path) -> None:
+    records = load_data(settings).train[:4]
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    records[1] = replace(records[1], image=broken)
+    drawn, unreadable = draw_readable(records, 4, seed=0)
+    assert sorted(record.name for record in drawn) == sorted(r.name for r in records if r.image != broken)
+    assert [str(broken) in message for message in unreadable] == [True]
+    assert [r.name for r in draw_readable(records, 2, seed=0)[0]] == [r.name for r in drawn[:2]]
+    with pytest.raises(DataError, match=r"none of 1 photographs can be read, the first: .*broken\.jpg: not an image"):
+        draw_readable(records[1:2], 3, seed=0)
+    with pytest.raises(DataError, match="none of 0 photographs"):
+        draw_readable([], 3, seed=0)

@@ -12,7 +12,7 @@ import keras
 
 from lib.data.batches import FaceDataset
 from lib.data.sources import subset
-from lib.models import load
+from lib.models import load, save
 from lib.pruning import Masks, SoftPruning
 from lib.pruning.schedule import ScheduleName
 from lib.runs.stages.base import Stage, Thing
@@ -32,7 +32,7 @@ from lib.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
-RECALIBRATION_BATCHES = 40  # at momentum 0.9 the old statistics then weigh 0.9^40, 1.5 %
+RECALIBRATION_BATCHES = 40
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,8 @@ class Learning(Stage):
         if bench.progress:
             callbacks.append(ProgressBar(bench.progress(self.name), last, len(train), train.batch_size))
         if pruning:
-            callbacks += [pruning, _AfterPruning(pruning, trainer, trainer.dataset(bench.data.train, True, last))]
+            callbacks += [_WholeModel(trainer, folder.before_masks, pruning.last_epoch), pruning]
+            callbacks += [_AfterPruning(pruning, trainer, trainer.dataset(bench.data.train, True, last))]
         if trainer.sparsity:  # what it switches off, on the first batch of validation images
             callbacks.append(ActivityLog(trainer.model, validation[0][0]))
         callbacks.append(Validation(trainer, validation))
@@ -257,6 +258,18 @@ class Finetune(Learning):
 def _pull(trainer: Trainer, alpha: float) -> None:
     if trainer.sparsity:
         trainer.sparsity.alpha = alpha
+
+
+class _WholeModel(keras.callbacks.Callback):
+    """Keeps the model that the last pruning sets channels to zero of: a repair aims at what it says."""
+
+    def __init__(self, trainer: Trainer, path: Path, last_epoch: int) -> None:
+        super().__init__()
+        self.trainer, self.path, self.last_epoch = trainer, path, last_epoch
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, object] | None = None) -> None:
+        if epoch == self.last_epoch:
+            save(self.trainer.model, self.path)
 
 
 class _AfterPruning(keras.callbacks.Callback):

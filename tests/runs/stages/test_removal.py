@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -6,16 +7,24 @@ import numpy as np
 import pytest
 
 from lib.config import Config
+from lib.data.images import read_rgb
 from lib.data.scenes import SampleSet
 from lib.data.sources import load_data
+from lib.errors import ConfigError, DataError
 from lib.models import load, save, shots
-from lib.pruning import Masks, plan
+from lib.pruning import Masks, apply_masks, plan, repair
 from lib.runs.stages.learning import Import
-from lib.runs.stages.removal import Shrink
-from lib.runs.state import Row
+from lib.runs.stages.removal import Repair, Shrink
+from lib.runs.state import Row, RunState
 from lib.runs.wiring import data_settings, workbench
 from lib.runs.workbench import Workbench
 from tests.detectors import random_detector, random_dsfd
+
+
+@pytest.fixture(autouse=True)
+def _few_positions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repair that takes a second."""
+    monkeypatch.setattr("lib.runs.stages.removal.repair", partial(repair, positions_per_layer=1000))
 
 
 def _bench(samples: SampleSet, folder: Path, model: keras.Model) -> Workbench:
@@ -78,3 +87,61 @@ def test_importing_leaves_the_model_as_it_is(samples: SampleSet, tmp_path: Path,
     assert [row.stage for row in bench.folder.state.rows] == ["imported"]
     saved = load(bench.folder.outcome("imported")).get_weights()
     assert all(np.array_equal(a, b) for a, b in zip(saved, lively_model.get_weights(), strict=True))
+
+
+def test_the_small_model_is_repaired_and_its_errors_are_kept(samples: SampleSet, tmp_path: Path) -> None:
+    model = random_detector(0.03125)
+    bench = _bench(samples, tmp_path / "run", model)
+    Shrink().run(bench)
+    broken = replace(bench.data.train[0], image=tmp_path / "absent.jpg")
+    bench.data = replace(bench.data, train=[broken, *bench.data.train[1:4]])
+    Repair("solve", 4, "removable").run(bench)
+    found = bench.folder.state.repair
+    assert found is not None
+    assert [row.stage for row in bench.folder.state.rows] == ["imported", "shrunk", "repaired"]
+    assert found["images"] == 3, "the one that cannot be read is left out"
+    assert found["left"] == []
+    assert sum(row["after"] for row in found["layers"]) < 0.9 * sum(row["before"] for row in found["layers"])
+    whole, bare, mended = (load(bench.folder.outcome(name)) for name in ("imported", "shrunk", "repaired"))
+    image = read_rgb(bench.data.train[1].image)[None].astype(np.float32)
+    truth, before, after = (np.asarray(model(image)["scores"]) for model in (whole, bare, mended))
+    assert np.square(after - truth).mean() < np.square(before - truth).mean()
+    assert RunState.from_dict(bench.folder.state.to_dict()).repair == found
+
+
+def test_after_soft_pruning_the_model_before_its_zeros_is_aimed_at(samples: SampleSet, tmp_path: Path) -> None:
+    model = random_detector(0.03125)
+    bench = _bench(samples, tmp_path / "run", model)
+    save(model, bench.folder.before_masks)
+    masks = bench.masks(model)
+    apply_masks(model, masks)
+    bench.folder.state.rows.clear()
+    bench.leave("soft_prune", model)
+    Shrink().run(bench)
+    assert bench.folder.whole_model() == bench.folder.before_masks
+    Repair("solve", 2, "removable").run(bench)
+    assert bench.folder.state.repair is not None
+    assert sum(row["before"] for row in bench.folder.state.repair["layers"]) > 0.1
+
+
+def test_a_repair_may_only_measure_statistics_or_nothing(samples: SampleSet, tmp_path: Path) -> None:
+    bench = _bench(samples, tmp_path / "run", random_detector(0.03125))
+    Shrink().run(bench)
+    Repair("off", 2, "removable").run(bench)
+    assert len(bench.folder.state.rows) == 2
+    Repair("recalibrate", 2, "per_layer").run(bench)
+    assert bench.folder.state.repair == {"how": "recalibrate", "images": 2}
+    bare, measured = (load(bench.folder.outcome(name)) for name in ("shrunk", "repaired"))
+    changed = {a.path.split("/")[-1] for a, b in zip(bare.weights, measured.weights, strict=True) if (a != b).any()}
+    assert changed == {"moving_mean", "moving_variance"}
+
+
+def test_a_repair_that_cannot_be(samples: SampleSet, tmp_path: Path) -> None:
+    model = random_detector(0.03125)
+    bench = _bench(samples, tmp_path / "run", model)
+    with pytest.raises(ConfigError, match=r"set PRUNE\.repair = 'recalibrate'"):
+        Repair("solve", 2, "per_layer").check(model)
+    broken = [replace(record, image=tmp_path / "absent.jpg") for record in bench.data.train[:2]]
+    bench.data = replace(bench.data, train=broken)
+    with pytest.raises(DataError, match=r"none of 2 photographs can be read, the first: .*absent\.jpg"):
+        Repair("solve", 2, "removable").run(bench)
