@@ -29,7 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from lib.models import build, save
         from lib.models.published import import_into, published_anchor_ratio
 
-        ratio = options.anchor_ratio or published_anchor_ratio(options.weights)
+        ratio = options.anchor_ratio
+        if ratio is None:
+            ratio = published_anchor_ratio(options.weights)
         model = build("eresfd", anchor_ratio=ratio)
         report = import_into(model, options.weights)
         save(model, options.output)

@@ -49,8 +49,9 @@ class AnchorSpec:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not self.strides or len(self.strides) != len(self.sizes):
             raise ValueError(f"one anchor size a stride is needed, got strides {self.strides}, sizes {self.sizes}")
-        if min(*self.strides, *self.sizes, *self.scales, self.ratio) <= 0 or not self.scales:
-            raise ValueError(f"strides, sizes, scales and ratio must be positive, got {self}")
+        numbers = (*self.strides, *self.sizes, *self.scales, self.ratio)
+        if not self.scales or not all(isinstance(number, int | float) and 0 < number < 1e6 for number in numbers):
+            raise ValueError(f"strides, sizes, scales and ratio must be positive numbers below 1e6, got {self}")
         if self.code not in ("centre", "corners"):
             raise ValueError(f"the box code must be 'centre' or 'corners', got {self.code!r}")
 

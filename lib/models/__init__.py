@@ -1,7 +1,6 @@
 """The two doors to all models: `build` makes one by name, `load` reads one from a `.keras` file."""
 
 import os
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -17,6 +16,7 @@ from lib.models.backbones import BACKBONES
 from lib.models.dsfd import FIRST_SHOT, dsfd
 from lib.models.eresfd import eresfd
 from lib.models.layers import ConcatenateAnchors, CroppedMultiply, L2Normalization, MaxoutBackground, WeightedFusion
+from lib.models.soundness import check_archive, check_sound, reason
 
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "eresfd": eresfd,
@@ -59,6 +59,11 @@ def build(name: str, weights: str | os.PathLike[str] | None = None, **options: A
     """
     if name not in BUILDERS:
         raise ModelError(f"no model is called {name!r}; known: {', '.join(sorted(BUILDERS))}")
+    if keras.config.image_data_format() != "channels_last":
+        raise ModelError(
+            "Keras is set to channels_first, and these networks are channels_last; set image_data_format in "
+            "~/.keras/keras.json, or call keras.config.set_image_data_format('channels_last')"
+        )
     try:
         model = BUILDERS[name](**options)
     except (TypeError, ValueError) as error:
@@ -84,31 +89,17 @@ def load(path: str | os.PathLike[str]) -> keras.Model:
     """Reads a model from a `.keras` file, without its optimiser.
 
     Raises:
-        ModelError: the file is missing, is no `.keras` file or is damaged.
+        ModelError: the file is missing, is no `.keras` file or is damaged; its weights are not finite, or its anchors
+            are not those of its boxes.
 
     """
-    check_is_keras_file(path)
+    check_archive(path)
     try:
-        return keras.saving.load_model(path, compile=False)
+        model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises whatever the damaged part provokes
-        raise ModelError(f"{path}: damaged, or made by an incompatible version: {_first_line(error)}") from error
-
-
-def check_is_keras_file(path: str | os.PathLike[str]) -> None:
-    """Raises ModelError, saying what to do instead, unless `path` looks like a model saved by Keras 3."""
-    file = Path(path)
-    if not file.is_file():
-        raise ModelError(f"{file}: no such file; expected a .keras model")
-    if file.suffix == ".pth":
-        raise ModelError(f"{file}: PyTorch weights; turn them into a model with tools/import_weights.py first")
-    if file.suffix != ".keras" or not zipfile.is_zipfile(file):
-        raise ModelError(
-            f"{file}: not a .keras model as model.save() or tools/import_weights.py write it (a zip archive)"
-        )
-    with zipfile.ZipFile(file) as archive:
-        missing = {"config.json", "model.weights.h5"} - set(archive.namelist())
-    if missing:
-        raise ModelError(f"{file}: a zip archive but no Keras model, it lacks {', '.join(sorted(missing))}")
+        raise ModelError(f"{path}: {reason(error)}") from error
+    check_sound(model, path)
+    return model
 
 
 def save(model: keras.Model, path: str | os.PathLike[str]) -> None:
@@ -165,8 +156,3 @@ def inference_model(model: keras.Model) -> keras.Model:
         return model
     outputs = {name: model.output[name] for name in ("boxes", "scores")}
     return keras.Model(model.input, outputs, name=model.name)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -4,6 +4,7 @@ A `.pth` file is a zip of one pickle, which describes tensors, and their raw sto
 opcodes and builds arrays only: names in it are compared with a short list and never imported or called.
 """
 
+import math
 import os
 import pickletools
 import zipfile
@@ -16,6 +17,7 @@ import keras
 import numpy as np
 
 from lib.errors import ModelError
+from lib.models.archives import require_no_bomb
 from lib.models.eresfd import BLOCKS_PER_STAGE
 
 _STORAGE_DTYPES = {
@@ -58,8 +60,9 @@ class _Storage:
 class _TensorReader:
     """A stack machine for the handful of pickle opcodes in which torch.save writes a state dict."""
 
-    def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
+    def __init__(self, archive: zipfile.ZipFile, root: str, allowed_bytes: int) -> None:
         self.archive = archive
+        self.left_bytes = allowed_bytes
         self.root = root
         self.stack: list[Any] = []
         self.marks: list[int] = []
@@ -150,6 +153,8 @@ class _TensorReader:
     def _set_items(self, items: list[Any]) -> None:
         if not isinstance(self.stack[-1], dict):
             raise _RefusedError("items for something that is no dictionary")
+        if not all(isinstance(key, str) for key in items[::2]):
+            raise _RefusedError("an item without a name")
         self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
 
     def _op_global(self, name: str) -> None:
@@ -199,6 +204,10 @@ class _TensorReader:
         last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
         if 0 not in shape and last >= storage.size:
             raise _RefusedError(f"a tensor of shape {shape} that reaches beyond its storage {member}")
+        values = math.prod(shape)
+        self.left_bytes -= values * dtype.itemsize
+        if values > storage.size or self.left_bytes < 0:  # strides of 0 make much out of little
+            raise _RefusedError(f"tensors that are larger than their storages, as the one of shape {shape}")
         flat = np.frombuffer(self.archive.read(member), dtype)
         view = np.lib.stride_tricks.as_strided(flat[offset:], shape, [s * dtype.itemsize for s in strides])
         return view.copy()
@@ -222,10 +231,14 @@ def read_pth(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             pickles = [name for name in archive.namelist() if name == "data.pkl" or name.endswith("/data.pkl")]
             if len(pickles) != 1:
                 raise ModelError(f"{file}: {len(pickles)} data.pkl inside instead of one; {remedy}")
-            content = _TensorReader(archive, pickles[0].removesuffix("data.pkl")).read(archive.read(pickles[0]))
+            allowed = require_no_bomb(archive, file, pickles[0])
+            reader = _TensorReader(archive, pickles[0].removesuffix("data.pkl"), allowed)
+            content = reader.read(archive.read(pickles[0]))
     except _RefusedError as refusal:
         raise ModelError(f"{file}: refused, nothing in it was executed: its pickle holds {refusal}; {remedy}") from None
-    except (zipfile.BadZipFile, ValueError, IndexError, KeyError, TypeError, OSError, EOFError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # a damaged file makes zip and pickle readers fail in many ways
         raise ModelError(f"{file}: damaged ({type(error).__name__}: {error}); {remedy}") from error
     if not isinstance(content, dict) or not all(isinstance(value, np.ndarray) for value in content.values()):
         raise ModelError(f"{file}: holds something else than a dictionary of tensors; {remedy}")
@@ -294,8 +307,10 @@ def import_into(model: keras.Model, path: str | os.PathLike[str]) -> ImportRepor
             misshaped.append(
                 f"{name} (expected {tuple(variable.shape)}, found {tuple(array.shape)}, in Keras' axis order)"
             )
-        elif not np.all(np.isfinite(array)):
-            misshaped.append(f"{name} (holds values that are not finite)")
+        elif not np.all(np.abs(array) <= np.finfo(np.float32).max):
+            misshaped.append(f"{name} (holds values that are not finite in single precision)")
+        elif name.endswith("running_var") and array.min() < 0:
+            misshaped.append(f"{name} (holds negative variances)")
         else:
             values.append((variable, array))
             report.used[name] = variable.path

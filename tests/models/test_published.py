@@ -140,6 +140,20 @@ def test_tensors_that_reach_out_of_their_storage_are_refused(tmp_path: Path) -> 
         read_pth(_write_pth(tmp_path / "w.pth", {"t": _Tensor.of(storage)}, left_out="t"))
 
 
+@pytest.mark.parametrize("shape", [(10_000, 10_000), (5,)])
+def test_much_out_of_little_is_refused_before_it_is_made(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    made = _Tensor(np.zeros(4, np.float32), shape, (0,) * len(shape))
+    with pytest.raises(ModelError, match="tensors that are larger than their storages"):
+        read_pth(_write_pth(tmp_path / "w.pth", {"t": made}))
+
+
+def test_a_compressed_pickle_is_refused_by_its_size(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "w.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"]" * (20 << 20))
+    with pytest.raises(ModelError, match=r"data\.pkl has 20,971,520 bytes"):
+        read_pth(tmp_path / "w.pth")
+
+
 def test_damaged_files(tmp_path: Path) -> None:
     file = _write_pth(tmp_path / "w.pth", {"t": _Tensor.of(np.zeros(1000))})
     data = file.read_bytes()
@@ -212,12 +226,19 @@ def test_unfit_tensors_are_all_named_and_nothing_is_changed(tmp_path: Path, rng:
     del content["conf.3.bias"], content["base.m0.fpn.w1"]
     content["base.conv2.0.weight"] = np.zeros((8, 8, 5, 5))
     content["loc.1.bias"] = np.full(4, np.nan)
+    content["base.conv1.1.running_var"] = -content["base.conv1.1.running_var"]
     file = _write_pth(tmp_path / "w.pth", _tensors(content))
     before = model.get_weights()
     with pytest.raises(ModelError) as error:
         import_into(model, file)
     message = str(error.value)
-    for part in ("conf.3.bias", "base.m0.fpn.w1", "base.conv2.0.weight (expected (3, 3, 8, 8)", "loc.1.bias (holds"):
+    for part in (
+        "conf.3.bias",
+        "base.m0.fpn.w1",
+        "base.conv2.0.weight (expected (3, 3, 8, 8)",
+        "loc.1.bias (holds",
+        "base.conv1.1.running_var (holds negative variances)",
+    ):
         assert part in message
     for now, then in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(now, then)
