@@ -66,7 +66,8 @@ def build(name: str, weights: str | os.PathLike[str] | None = None, **options: A
 
     Returns:
         Functional model: RGB images [B, H, W, 3], 0..255 -> {"boxes": [B, n, 4] offsets, "scores": [B, n, 2] logits},
-        of a DSFD also the same of its first shot as "first_boxes" and "first_scores", of a YuNet "landmarks" [B, n, 10].
+        of a DSFD also the same of its first shot as "first_boxes" and "first_scores"; of a YuNet also "landmarks"
+        [B, n, 10].
 
     Raises:
         ModelError: unknown name or option, or weights that do not fit or cannot be had.

@@ -63,7 +63,7 @@ def test_an_image_is_padded_at_the_bottom_and_right_with_zeros(model: keras.Mode
         np.testing.assert_allclose(own, whole[:rows, :columns], rtol=1e-5, atol=1e-5)
 
 
-def test_what_is_masked_can_be_removed(model: keras.Model, rng: np.random.Generator, tmp_path: object) -> None:
+def test_what_is_masked_can_be_removed(model: keras.Model, rng: np.random.Generator) -> None:
     sets = channel_sets(model)
     assert len(sets) == 16
     masks = random_masks(sets, rng)
