@@ -121,8 +121,8 @@ def check_sound(model: keras.Model, path: str | os.PathLike[str]) -> None:
         boxes, anchors = shapes.get(name, (1, None))[1], len(anchor_grid(spec, *size))
         if boxes not in (None, anchors):
             raise ModelError(
-                f"{path}: {boxes} boxes of an image of {size[0]}x{size[1]} (height x width), but {anchors} anchors: the "
-                f"strides {spec.strides} or scales {spec.scales} of its layer {name!r} are not the network's"
+                f"{path}: {boxes} boxes of an image of {size[0]}x{size[1]} (height x width), but {anchors} anchors: "
+                f"the strides {spec.strides} or scales {spec.scales} of its layer {name!r} are not the network's"
             )
 
 
