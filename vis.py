@@ -19,6 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.max_side is not None and options.max_side < 16:
         parser.error(f"--max_side must be at least 16 px, got {options.max_side}")
+    if not 0 <= options.score_threshold <= 1:
+        parser.error(f"--score_threshold must lie in 0..1, got {options.score_threshold}")
     start_logging()
     with friendly_errors():
         from lib.detection import FaceDetector  # importing Keras takes seconds

@@ -6,7 +6,6 @@ line of zeros. The other: `path| x1,y1,x2,y2,1 x1,y1,x2,y2,1 ...`, one image a l
 """
 
 import logging
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,11 +15,15 @@ from typing import NamedTuple
 import numpy as np
 
 from lib.arrays import BoolArray, FloatArray
+from lib.data.numbers import plain_numbers
 from lib.errors import DataError
 from lib.files import write_text
 
 logger = logging.getLogger(__name__)
 
+_SHOWN = 80  # characters of a line in a message
+_FEW = 10  # boxes without a size are a slip, more of them than others a wrong format
+_RELATIVE = 1.5  # corners that are fractions, and all below this, are no pixels
 _INVALID_COLUMN = 7  # x y w h blur expression illumination invalid occlusion pose
 
 
@@ -59,11 +62,12 @@ def read_annotations(
         check_images: whether every image must exist.
 
     Raises:
-        DataError: the file is missing, empty or malformed, or images are missing; names the line and the remedy.
+        DataError: the file is missing, empty or malformed, its boxes are no pixels, an image is annotated twice, or
+            images are missing; names the line and the remedy.
 
     """
     file = Path(path)
-    records, dropped, first_dropped = [], 0, ""
+    records, dropped, first_dropped = list[Record](), 0, ""
     for name, number, boxes in _parse(file):
         array, positive = _corners(boxes)
         invalid = np.asarray([box.invalid for box in boxes], np.bool_)[positive]
@@ -71,11 +75,13 @@ def read_annotations(
             dropped += int((~positive).sum())
             first_dropped = first_dropped or f"{file}:{boxes[int(np.argmin(positive))].line}"
         records.append(Record(name, Path(image_root) / name, array[positive], f"{file}:{number}", invalid))
+    _check_units(file, records, dropped)
     if dropped:
         logger.warning("%s: %d boxes of zero or negative size dropped, the first at %s", file, dropped, first_dropped)
     faceless = sum(not len(record.boxes_xyxy_px) for record in records)
     if faceless:
         logger.info("%s: %d of %d images without faces", file, faceless, len(records))
+    _check_twice(records)
     if check_images:
         _check_images(file, records)
     return records
@@ -149,10 +155,47 @@ def _parse(file: Path) -> Iterator[_Parsed]:
         raise DataError(f"{file}: cannot be read as text ({error})") from error
     numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
     if not numbered:
-        raise DataError(
-            f"{file}: empty; expected WIDER FACE annotations (*_bbx_gt.txt) or lines `path| x1,y1,x2,y2,1 ...`"
-        )
+        raise DataError(f"{file}: empty; {_EXPECTED}")
+    announced = len(numbered) > 1 and numbered[1][1].isdecimal()
+    if not announced and (other := _other_format(numbered[0][1])):
+        raise DataError(f"{file}: {other}; {_EXPECTED}")
     yield from (_parse_lines if "|" in numbered[0][1] else _parse_official)(file, numbered)
+
+
+_EXPECTED = "expected WIDER FACE annotations (*_bbx_gt.txt) or lines `path| x1,y1,x2,y2,1 ...` in pixels"
+
+
+def _other_format(first: str) -> str:
+    """What a file is instead, by its first line, and how it becomes one of ours; "" where it may be one."""
+    write = "write a line `path| x1,y1,x2,y2,1 ...` an image, with"
+    if "|" in first:
+        return ""
+    if first[0] in "{[":
+        return f"JSON, as COCO has it; {write} x2 = x + w and y2 = y + h of each bbox [x, y, w, h]"
+    if first[0] == "<":
+        return f"XML, as Pascal VOC has it, a file an image; {write} xmin,ymin,xmax,ymax of each bndbox"
+    parts = first.split()
+    if len(parts) == 5 and all(_is_number(part) for part in parts):
+        return (
+            f"rows of five numbers, as YOLO has them (class, centre, size; shares of the sides); {write} "
+            "x1 = (cx - w / 2) * width, x2 = (cx + w / 2) * width in pixels, y likewise"
+        )
+    if first.count(",") >= 3:
+        return f"comma-separated values (CSV); {write} the corners of the rows of that image"
+    return ""
+
+
+def _is_number(text: str) -> bool:
+    try:
+        plain_numbers([text])
+    except ValueError:
+        return False
+    return True
+
+
+def _shown(text: str) -> str:
+    """A line for a message."""
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
 
 
 def _corners(boxes: list[_Box]) -> tuple[FloatArray, BoolArray]:
@@ -166,21 +209,22 @@ def _parse_official(file: Path, numbered: list[tuple[int, str]]) -> Iterator[_Pa
     while position < len(numbered):
         name_line, name = numbered[position]
         if position + 1 == len(numbered):
-            raise DataError(f"{file}:{name_line}: the file ends after {name!r}; expected the number of faces")
+            raise DataError(f"{file}:{name_line}: the file ends after {_shown(name)}; expected the number of faces")
         count_line, text = numbered[position + 1]
-        if not text.isdecimal():
-            raise DataError(f"{file}:{count_line}: expected the number of faces of {name!r}, got {text!r}")
+        if not (text.isascii() and text.isdecimal()):
+            raise DataError(f"{file}:{count_line}: expected the number of faces of {_shown(name)}, got {_shown(text)}")
         count = int(text)
         position += 2
         rows = numbered[position : position + count]
         if len(rows) < count:
             raise DataError(
-                f"{file}:{count_line}: {name!r} announces {count} faces, but the file ends after {len(rows)}"
+                f"{file}:{count_line}: {_shown(name)} announces {count} faces, but the file ends after {len(rows)}"
             )
         boxes = []
         for number, row in rows:
             parts = row.split()
-            x, y, w, h = _numbers(f"{file}:{number}", parts, f"a face of {name!r} as `x y w h ...`", row)
+            expected = f"a face of {_shown(name)} as `x y w h ...`"
+            x, y, w, h = _numbers(f"{file}:{number}", parts, expected, row)[:4]
             invalid = parts[_INVALID_COLUMN : _INVALID_COLUMN + 1] == ["1"]
             boxes.append(_Box(number, [x, y, x + w, y + h], invalid))
         position += count
@@ -193,28 +237,64 @@ def _parse_lines(file: Path, numbered: list[tuple[int, str]]) -> Iterator[_Parse
     for number, line in numbered:
         name, bar, rest = line.partition("|")
         if not bar or not name.strip():
-            raise DataError(f"{file}:{number}: expected `path| x1,y1,x2,y2,1 ...`, got {line!r}")
+            raise DataError(f"{file}:{number}: expected `path| x1,y1,x2,y2,1 ...`, got {_shown(line)}")
         where = f"{file}:{number}"
-        expected = f"boxes of {name.strip()!r} as `x1,y1,x2,y2,1`"
-        boxes = [_Box(number, _numbers(where, group.split(","), expected, group), False) for group in rest.split()]
+        expected = f"boxes of {_shown(name.strip())} as `x1,y1,x2,y2,1`"
+        boxes = []
+        for group in rest.split():
+            *corners, label = _numbers(where, group.split(","), expected, group)
+            if len(corners) != 4 or label != 1:
+                raise DataError(f"{where}: expected {expected}, the fifth number 1, got {_shown(group)}; cut short?")
+            boxes.append(_Box(number, corners, False))
         yield name.strip(), number, boxes
 
 
 def _numbers(where: str, parts: list[str], expected: str, row: str) -> list[float]:
-    """The first four of `parts` as finite numbers."""
+    """The parts as numbers, four at least."""
     try:
-        values = [float(part) for part in parts[:4]]
-    except ValueError:
-        raise DataError(f"{where}: expected {expected}, got {row!r}, which is no list of numbers") from None
-    if len(values) < 4 or not all(math.isfinite(value) for value in values):
+        values = plain_numbers(parts)
+    except ValueError as error:
         raise DataError(
-            f"{where}: expected {expected}, four finite numbers at least, got {row!r}; mend or remove the line"
-        )
+            f"{where}: expected {expected}, plain decimal numbers, got {_shown(row)} ({error}); mend or remove the line"
+        ) from None
+    if len(values) < 4:
+        raise DataError(f"{where}: expected {expected}, four numbers at least, got {_shown(row)}; cut short?")
     return values
 
 
 def _is_zero_row(row: str) -> bool:
     return len(row.split()) >= 4 and all(part == "0" for part in row.split())
+
+
+def _check_units(file: Path, records: list[Record], dropped: int) -> None:
+    """Raises DataError where the boxes of the whole file cannot be corners in pixels."""
+    boxes = np.concatenate([np.zeros((0, 4), np.float32), *(record.boxes_xyxy_px for record in records)])
+    if dropped > max(_FEW, len(boxes)):
+        raise DataError(
+            f"{file}: {dropped} of {dropped + len(boxes)} boxes have no positive width and height; are they x, y, "
+            "width and height where corners are expected?"
+        )
+    if are_relative(boxes):
+        raise DataError(
+            f"{file}: the coordinates of all {len(boxes)} boxes lie within 0..{boxes.max():g}; they seem to be shares "
+            "of the image's sides: multiply them by its width and height in pixels"
+        )
+
+
+def are_relative(boxes_xyxy: FloatArray) -> bool:
+    """Whether boxes [n, 4] seem to be shares of the sides and no pixels."""
+    return bool(len(boxes_xyxy) and boxes_xyxy.max() <= _RELATIVE and (boxes_xyxy % 1 != 0).any())
+
+
+def _check_twice(records: list[Record]) -> None:
+    first: dict[str, Record] = {}
+    for record in records:
+        other = first.setdefault(os.path.normpath(record.name), record)
+        if other is not record:
+            raise DataError(
+                f"{record.origin}: {_shown(record.name)} is annotated at {other.origin} already; put all its boxes "
+                "into one of the two, and remove the other"
+            )
 
 
 def _check_images(file: Path, records: list[Record]) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lib.arrays import FloatArray, IntArray
 from lib.data.annotations import Record
 from lib.data.augment import Sample, keep_targets
-from lib.data.images import read_rgb
+from lib.data.fit import TOLERATED_SHARE, read_fitting, too_many
 from lib.data.recipes import Recipe, training_sample, validation_sample
 from lib.errors import DataError
 from lib.geometry.anchors import AnchorSpec, anchor_grid, encode
@@ -22,7 +22,6 @@ from lib.geometry.compensation import BACKGROUND, Compensation, match_compensate
 
 logger = logging.getLogger(__name__)
 
-UNREADABLE_SHARE = 0.01  # more unreadable images than this share (and more than one) stop the run
 SCALE_STEP_PX = 32  # between the sizes of multi-scale training
 _SIZES = 1  # marks the random numbers that the sizes come from
 
@@ -91,8 +90,8 @@ class FaceDataset(keras.utils.PyDataset):
     them: a quarter of the memory in the queue and of the copying.
 
     Args:
-        records: the images; an unreadable one is counted, named once in the log, and its successor taken instead. One
-            without labels has targets of neither kind: its scores are all -1.
+        records: the images; one that cannot be read, or whose boxes do not fit it, is counted and named once in the
+            log, and its successor taken instead. One without labels has targets of neither kind: its scores are all -1.
         target_spec: input size and matching.
         batch_size: images a batch; while training the last, incomplete batch is left out.
         recipe: augmentation, at the size of `target_spec`; with it images come in random order. None: every image
@@ -154,7 +153,7 @@ class FaceDataset(keras.utils.PyDataset):
 
     @property
     def unreadable(self) -> int:
-        """How many images could not be read so far."""
+        """How many images could not be used so far."""
         return sum(self._unreadable[:])
 
     def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], dict[str, FloatArray]]:
@@ -203,10 +202,10 @@ class FaceDataset(keras.utils.PyDataset):
         for step in range(len(order)):
             index = int(order[(place + step) % len(order)])
             try:
-                return self.records[index], read_rgb(self.records[index].image)
+                return self.records[index], read_fitting(self.records[index])
             except DataError as error:
                 self._count_unreadable(index, error)
-        raise DataError("none of the images can be read")
+        raise DataError("none of the images can be used")
 
     def _count_unreadable(self, index: int, error: DataError) -> None:
         with self._unreadable.get_lock():
@@ -215,9 +214,9 @@ class FaceDataset(keras.utils.PyDataset):
             self._unreadable[index] = 1
             count = self.unreadable
         logger.warning("left out: %s (annotated at %s)", error, self.records[index].origin)
-        if count > max(1, UNREADABLE_SHARE * len(self.records)):
+        if too_many(count, len(self.records)):
             raise DataError(
-                f"{count} of {len(self.records)} images cannot be read, over {UNREADABLE_SHARE:.0%}; the last: {error}"
+                f"{count} of {len(self.records)} images cannot be used, over {TOLERATED_SHARE:.0%}; the last: {error}"
             )
 
 

@@ -1,21 +1,34 @@
 """Reading and writing images: RGB uint8 in memory, whole files or a clear error."""
 
+import logging
 import os
-import struct
+import stat
+from collections import Counter
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lib.data.declared import declared_size, is_cut_short, png_bits
 from lib.errors import DataError
 from lib.files import replacing
 
+logger = logging.getLogger(__name__)
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+_OTHER_SUFFIXES = (
+    *(".jfif", ".jpe", ".jp2", ".heic", ".heif", ".avif", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".dng", ".cr2"),
+    *(".nef", ".arw", ".psd", ".exr", ".hdr", ".jxl"),
+)
+MAX_PIXELS = 150_000_000  # 450 MB, and as much again while colours are put in order
+_DEPTHS = (8, 10, 12, 14, 16)  # bits of the sensors whose numbers are kept in 16
 
 
 def image_files(folder: str | os.PathLike[str]) -> list[Path]:
     """The image files, by suffix, in a folder and the folders in it, sorted; hidden ones left out.
+
+    Images of other formats are left out too; their number is logged as a warning.
 
     Raises:
         DataError: there is no such folder, or no image in it.
@@ -24,31 +37,62 @@ def image_files(folder: str | os.PathLike[str]) -> list[Path]:
     root = Path(folder)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; expected one with images")
-    files = (path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
-    found = sorted(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
+    files = sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
+    found = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    others = [path for path in files if path.suffix.lower() in _OTHER_SUFFIXES]
+    left_out = ""
+    if others:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(path.suffix for path in others).items())
+        left_out = f"{kinds} left out, the first {others[0]}: convert them to {IMAGE_SUFFIXES[0]} or .png"
     if not found:
-        raise DataError(f"{root}: no image in it; expected files that end in {', '.join(IMAGE_SUFFIXES)}")
+        more = f" ({left_out})" if left_out else ""
+        raise DataError(f"{root}: no image in it; expected files that end in {', '.join(IMAGE_SUFFIXES)}{more}")
+    if left_out:
+        logger.warning("%s: %s", root, left_out)
     return found
 
 
-def read_rgb(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+def read_rgb(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """uint8 [H, W, 3] of an image file; grey files are repeated to three channels, alpha is dropped.
 
+    Of 16 bits a sample, the upper 8 of those that are used: as the file says, or else by its brightest pixel.
+
+    Args:
+        max_pixels: an image that says that it has more is refused before memory is set aside for it.
+
     Raises:
-        DataError: the file is missing, is no image, or was cut short (OpenCV alone would fill the rest with grey).
+        DataError: the file is missing, is no image, is too large, or was cut short (OpenCV alone would fill the rest
+            with grey).
 
     """
     try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe would be waited for
+            raise DataError(f"{path}: no file, but a folder, pipe or device; expected an image")
         data = Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    if _is_truncated(data):
+    except (OSError, ValueError) as error:  # a name with a NUL in it
+        raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    size = declared_size(data)
+    if size and size[0] * size[1] > max_pixels:
+        raise DataError(
+            f"{path}: says that it has {size[0]}x{size[1]} px; at most {max_pixels:,} pixels are read: make it smaller "
+            "or remove it"
+        )
+    if is_cut_short(data):
         raise DataError(
             f"{path}: cut short ({len(data)} bytes, the end of the image is missing); fetch it again or remove it"
         )
-    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    if bgr is None:
+    bgr = None
+    if size:  # of what has no known header nobody knows how much memory it takes
+        try:
+            bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+        except cv2.error as error:
+            raise DataError(f"{path}: not an image that OpenCV can decode ({error.err})") from error
+    if bgr is None or bgr.dtype not in (np.uint8, np.uint16):
         raise DataError(f"{path}: not an image that OpenCV can decode; fetch it again or remove it")
+    if bgr.dtype == np.uint16:
+        used = int(bgr.max()).bit_length()
+        bits = max(png_bits(data) or 0, next(depth for depth in _DEPTHS if depth >= used))
+        bgr = (bgr >> (min(bits, 16) - 8)).astype(np.uint8)
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
@@ -59,29 +103,3 @@ def write_rgb(path: str | os.PathLike[str], image_rgb: NDArray[np.uint8]) -> Non
         if not done:
             raise DataError(f"{path}: OpenCV cannot encode this format")
         temporary.write_bytes(data.tobytes())
-
-
-def _is_truncated(data: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end marker; other formats are left to the decoder."""
-    if data[:2] == b"\xff\xd8":
-        scan = _jpeg_scan_start(data)
-        return scan is None or data.rfind(b"\xff\xd9") < scan
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
-        return b"IEND" not in data[-64:]
-    return False
-
-
-def _jpeg_scan_start(data: bytes) -> int | None:
-    """Position of a JPEG's first scan, past the segments (a thumbnail in one of them has an end of its own)."""
-    position = 2
-    while position + 4 <= len(data):
-        if data[position] != 0xFF:
-            return None
-        marker = data[position + 1]
-        if marker == 0xDA:
-            return position
-        if marker == 0xFF:  # fill byte
-            position += 1
-            continue
-        position += 2 + struct.unpack(">H", data[position + 2 : position + 4])[0]
-    return None

@@ -1,8 +1,9 @@
 """`FaceDetector`: an image in, face boxes out, whatever format the model is in."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import keras
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from lib.arrays import FloatArray
 from lib.detection.formats.pb import DetectionSettings, FrozenGraph
+from lib.errors import ConfigError
 from lib.geometry.anchors import anchor_grid, decode
 from lib.geometry.suppression import best_first, best_passing, nms
 from lib.models import anchors_of, inference_model, load
@@ -40,6 +42,7 @@ class FaceDetector:
 
     Raises:
         ModelError: the file is no detector of this toolkit.
+        ConfigError: a threshold or a number is out of range.
 
     """
 
@@ -57,8 +60,9 @@ class FaceDetector:
         else:
             in_memory = isinstance(model, keras.Model)
             self.network = KerasNetwork(model if in_memory else load(model), live=in_memory)
-        self.iou_threshold = settings.iou_threshold if iou_threshold is None else iou_threshold
-        self.max_detections = settings.max_detections if max_detections is None else max_detections
+        given: dict[str, Any] = {"iou_threshold": iou_threshold, "max_detections": max_detections}
+        settings = replace(settings, **{name: value for name, value in given.items() if value is not None})
+        self.iou_threshold, self.max_detections = settings.iou_threshold, settings.max_detections
 
     def __call__(
         self, image_rgb: NDArray[np.uint8], score_threshold: float = 0.5, max_side: int | None = None
@@ -76,8 +80,11 @@ class FaceDetector:
 
         Raises:
             ValueError: another shape or type, or an image under 16 px.
+            ConfigError: the score threshold is out of range.
 
         """
+        if not 0 <= score_threshold <= 1:
+            raise ConfigError(f"score_threshold must lie in 0..1, got {score_threshold}")
         image = as_rgb(image_rgb)
         scale = 1.0
         if max_side is not None:

@@ -1,5 +1,6 @@
 """Average precision of face detections: how good a detector is, in one number."""
 
+import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -7,13 +8,15 @@ from numpy.typing import NDArray
 
 from lib.arrays import FloatArray
 from lib.data.annotations import Record
-from lib.data.images import read_rgb
+from lib.data.fit import MisfitError, read_fitting, too_many
 from lib.detection import FaceDetector
 from lib.detection.detector import MIN_SIDE_PX
 from lib.errors import DataError
 from lib.evaluation.curve import area_under_envelope
 from lib.geometry.boxes import iou_matrix
 from lib.geometry.suppression import best_first
+
+logger = logging.getLogger(__name__)
 
 IOU_THRESHOLD = 0.5
 
@@ -83,13 +86,18 @@ def evaluate(
         progress: called with (images done, images in all).
 
     Returns:
-        AP, and how many images could not be read or are under 16 px; their faces count as missed. What the detector
-        raises on any other image is not caught: a broken detector has no AP.
+        AP, and how many images could not be read, are under 16 px or do not fit their boxes; their faces count as
+        missed. What the detector raises on any other image is not caught: a broken detector has no AP.
+
+    Raises:
+        DataError: the boxes of more than an image or two do not fit: the AP would be that of wrong labels.
 
     """
-    detections, unusable = [], 0
+    detections, unusable, misfits = [], 0, list[str]()
     for done, record in enumerate(records, start=1):
-        image = _usable_image(record)
+        image = _usable_image(record, misfits)
+        if too_many(len(misfits), len(records)):
+            raise DataError(f"the boxes of {len(misfits)} of {len(records)} images do not fit; the last: {misfits[-1]}")
         if image is None:
             unusable += 1
             detections.append(np.zeros((0, 5), np.float32))
@@ -100,9 +108,13 @@ def evaluate(
     return average_precision(detections, [record.boxes_xyxy_px for record in records]), unusable
 
 
-def _usable_image(record: Record) -> NDArray[np.uint8] | None:
+def _usable_image(record: Record, misfits: list[str]) -> NDArray[np.uint8] | None:
+    """The image, or None; what is wrong with its boxes goes into `misfits`."""
     try:
-        image = read_rgb(record.image)
-    except DataError:
+        image = read_fitting(record)
+    except DataError as error:
+        logger.warning("not used: %s (annotated at %s)", error, record.origin)
+        if isinstance(error, MisfitError):
+            misfits.append(f"{error} (annotated at {record.origin})")
         return None
     return image if min(image.shape[:2]) >= MIN_SIDE_PX else None

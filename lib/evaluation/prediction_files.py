@@ -3,8 +3,10 @@
 `<result>/<event>/<image>.txt` holds the image's name, the number of boxes, then `x y w h score` a line.
 """
 
+import logging
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.arrays import FloatArray, IntArray
+from lib.data.numbers import LIMIT, is_plain
 from lib.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+MAX_FILE_BYTES = 1 << 26  # of one unpacked prediction file
+_ENOUGH = 20  # detections that a suspicion about all of them needs
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ def read_predictions(
 
     Raises:
         DataError: there is no such folder, a file is missing, or none of the images has one; a file is truncated or
-            malformed, which names it and the line.
+            malformed, which names it and the line; or the coordinates are shares of the sides.
 
     """
     rows: list[FloatArray] = []
@@ -74,9 +82,39 @@ def read_predictions(
             f"{source}: no prediction file {missing}.txt ({int((~present).sum())} of {len(names)} images have none); "
             "run the detector on all images, or score only the predicted ones with --only_predicted"
         )
-    x, y, w, h, scores = np.concatenate(rows).T
     starts = np.concatenate([[0], np.cumsum([len(boxes) for boxes in rows])]).astype(np.int64)
+    every = np.concatenate(rows)
+    x, y, w, h, scores = every.T
+    # All at once: file by file it would cost more than reading them.
+    unsound = (np.abs(every[:, :4]) > LIMIT).any(axis=1) | (w < 0) | (h < 0)
+    if unsound.any():
+        place = int(unsound.argmax())
+        file = int(np.searchsorted(starts, place, side="right")) - 1
+        raise DataError(
+            f"{source}/{np.asarray(names)[present][file]}.txt:{place - starts[file] + 3}: a width or height is "
+            f"negative, or a number beyond {LIMIT:,.0f}; expected `x y w h score`; got {every[place].tolist()}"
+        )
+    _check_meaning(source, every)
     return Predictions(np.column_stack([x, y, x + w, y + h]), scores.copy(), starts), present
+
+
+def _check_meaning(source: str | os.PathLike[str], rows: FloatArray) -> None:
+    """Looks at all detections [n, 5] together, whether they are x, y, w, h in pixels and then a score."""
+    if not len(rows):
+        return
+    x, y, w, h, score = rows.T
+    wanted = "expected `x y w h score`, a box's upper left corner, width and height in pixels of the image"
+    if rows[:, :4].max() <= 2 and (rows[:, :4] % 1 != 0).any():
+        raise DataError(
+            f"{source}: no coordinate of the {len(rows)} detections is above {rows[:, :4].max():g}; they seem to be "
+            f"shares of the image's sides; {wanted}"
+        )
+    if len(rows) < _ENOUGH:
+        return
+    if 0 <= x.min() <= x.max() <= 1 < np.median(score):
+        logger.warning("%s: the first numbers are all in 0..1; is the score first? %s", source, wanted)
+    elif (w > x).all() and (h > y).all():
+        logger.warning("%s: are the third and fourth numbers x2 and y2? %s", source, wanted)
 
 
 def parse_predictions(text: bytes, origin: str) -> FloatArray:
@@ -86,13 +124,13 @@ def parse_predictions(text: bytes, origin: str) -> FloatArray:
         DataError: not in the layout above; `origin` and the line are named.
 
     """
-    lines = text.rstrip().splitlines()
+    lines = text.rstrip().split(b"\n")
     if len(lines) < 2 or not lines[1].strip().isdigit():
-        got = repr(lines[1].decode(errors="replace")) if len(lines) > 1 else "the end of the file"
+        got = _shown(lines[1]) if len(lines) > 1 else "the end of the file"
         raise DataError(f"{origin}:2: expected the number of boxes, got {got}; write the file again")
     count = int(lines[1])
     rows = [line.split() for line in lines[2:]]
-    if len(rows) == count and set(map(len, rows)) <= {5}:
+    if len(rows) == count and set(map(len, rows)) <= {5} and is_plain(b"".join(lines[2:])):
         try:
             values = np.fromiter(map(float, chain.from_iterable(rows)), np.float64, 5 * count)
         except ValueError:
@@ -103,16 +141,19 @@ def parse_predictions(text: bytes, origin: str) -> FloatArray:
     raise _malformed(origin, count, lines[2:])
 
 
+def _shown(line: bytes) -> str:
+    return repr(line[:80].decode(errors="replace"))
+
+
 def _malformed(origin: str, count: int, lines: list[bytes]) -> DataError:
     """Says which line of a file that did not parse is wrong."""
     for number, line in enumerate(lines, start=3):
         try:
-            values = [float(part) for part in line.split()]
+            values = [float(part) for part in line.split()] if is_plain(line) else []
         except ValueError:
             values = []
         if len(values) != 5 or not np.isfinite(values).all():
-            got = line.decode(errors="replace")
-            return DataError(f"{origin}:{number}: expected five finite numbers `x y w h score`, got {got!r}")
+            return DataError(f"{origin}:{number}: expected five finite numbers `x y w h score`, got {_shown(line)}")
     return DataError(
         f"{origin}:{len(lines) + 2}: line 2 announces {count} boxes, but the file ends after {len(lines)}; "
         "write it again"
@@ -150,18 +191,27 @@ def _folder_reader(folder: Path) -> Reader:
 
 
 def _zip_reader(source: Path, archive: zipfile.ZipFile, names: Sequence[str]) -> Reader:
-    entries = set(archive.namelist())
+    entries: dict[str, zipfile.ZipInfo] = {}  # some programs for Windows write \\ between folders
+    for entry in archive.infolist():
+        if entries.setdefault(entry.filename.replace("\\", "/"), entry) is not entry:
+            raise DataError(f"{source}: has two entries {entry.filename}; pack it again")
     # A folder that was packed whole puts its own name before every entry.
     ends = {f"{name}.txt" for name in names}
-    prefix = next((entry[: -len(end)] for entry in entries for end in _tails(entry) if end in ends), "")
+    prefixes = sorted({entry[: -len(end)] for entry in entries for end in _tails(entry) if end in ends})
+    if len(prefixes) > 1:
+        first, second = (prefix or "its top" for prefix in prefixes[:2])
+        raise DataError(f"{source}: holds several results, in {first} and {second}; pack each on its own")
 
     def read(relative: str) -> bytes | None:
-        if prefix + relative not in entries:
+        name = f"{prefixes[0] if prefixes else ''}{relative}"
+        if name not in entries:
             return None
+        if entries[name].file_size > MAX_FILE_BYTES:
+            raise DataError(f"{source}: {name} unpacks to {entries[name].file_size:,} bytes; no prediction file does")
         try:
-            return archive.read(prefix + relative)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError) as error:
-            raise DataError(f"{source}: {prefix}{relative} cannot be unpacked ({error})") from error
+            return archive.read(entries[name])
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{source}: {name} cannot be unpacked ({error})") from error
 
     return read
 

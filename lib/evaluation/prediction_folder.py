@@ -110,11 +110,11 @@ def prediction_text(name: str, detections: FloatArray) -> str:
     """WIDER FACE's text for one image: its name, the number of boxes, then `x y w h score` by descending score.
 
     Args:
-        name: the first line.
+        name: the first line; a line break in it becomes a space.
         detections: [n, 5] x1, y1, x2, y2 in pixels and score. Widths and heights are written as x2 - x1 + 1.
 
     """
-    lines = [name, str(len(detections))]
+    lines = [" ".join(name.splitlines()), str(len(detections))]
     for x1, y1, x2, y2, score in detections[best_first(detections[:, 4])].tolist():
         lines.append(f"{x1:.1f} {y1:.1f} {x2 - x1 + 1:.1f} {y2 - y1 + 1:.1f} {score:.3f}")
     return "\n".join(lines) + "\n"

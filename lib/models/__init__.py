@@ -1,7 +1,6 @@
 """The two doors to all models: `build` makes one by name, `load` reads one from a `.keras` file."""
 
 import os
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -16,20 +15,34 @@ from lib.geometry.anchors import AnchorSpec
 from lib.models.backbones import BACKBONES
 from lib.models.dsfd import FIRST_SHOT, dsfd
 from lib.models.eresfd import eresfd
-from lib.models.layers import ConcatenateAnchors, CroppedMultiply, L2Normalization, MaxoutBackground, WeightedFusion
+from lib.models.layers import (
+    ConcatenateAnchors,
+    CroppedMultiply,
+    CropToCells,
+    L2Normalization,
+    MaxoutBackground,
+    PadToMultiple,
+    WeightedFusion,
+)
+from lib.models.soundness import check_archive, check_sound, reason
+from lib.models.yunet import yunet
 
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "eresfd": eresfd,
     **{name: partial(dsfd, name) for name in BACKBONES},
+    "yunet_n": partial(yunet, name="yunet_n"),
+    "yunet_s": partial(yunet, stages=(16, 32, 64, 64, 64, 64), shared_head=False, name="yunet_s"),
 }
 
 __all__ = [
     "BUILDERS",
     "FIRST_SHOT",
     "ConcatenateAnchors",
+    "CropToCells",
     "CroppedMultiply",
     "L2Normalization",
     "MaxoutBackground",
+    "PadToMultiple",
     "WeightedFusion",
     "anchors_of",
     "build",
@@ -45,13 +58,16 @@ def build(name: str, weights: str | os.PathLike[str] | None = None, **options: A
     """Builds a detector.
 
     Args:
-        name: "eresfd", or a DSFD by its backbone: "vgg_16", "resnet_v1_50", "resnet_v1_101", "MobilenetV2".
-        weights: None for random weights, a `.keras` file of the same architecture, or published `.pth` weights.
-        options: the architecture's own, e.g. `width_mult=0.0625, anchor_ratio=1.25`; see `eresfd` and `dsfd`.
+        name: "eresfd", "yunet_n", "yunet_s", or a DSFD by its backbone: "vgg_16", "resnet_v1_50", "resnet_v1_101",
+            "MobilenetV2".
+        weights: None for random weights, a `.keras` file of the same architecture, or published `.pth` weights (of
+            YuNet also `.onnx`).
+        options: the architecture's own, e.g. `width_mult=0.0625, anchor_ratio=1.25`; see `eresfd`, `dsfd` and `yunet`.
 
     Returns:
         Functional model: RGB images [B, H, W, 3], 0..255 -> {"boxes": [B, n, 4] offsets, "scores": [B, n, 2] logits},
-        and of a DSFD the same of its first shot as "first_boxes" and "first_scores".
+        of a DSFD also the same of its first shot as "first_boxes" and "first_scores"; of a YuNet also "landmarks"
+        [B, n, 10].
 
     Raises:
         ModelError: unknown name or option, or weights that do not fit or cannot be had.
@@ -59,13 +75,18 @@ def build(name: str, weights: str | os.PathLike[str] | None = None, **options: A
     """
     if name not in BUILDERS:
         raise ModelError(f"no model is called {name!r}; known: {', '.join(sorted(BUILDERS))}")
+    if keras.config.image_data_format() != "channels_last":
+        raise ModelError(
+            "Keras is set to channels_first, and these networks are channels_last; set image_data_format in "
+            "~/.keras/keras.json, or call keras.config.set_image_data_format('channels_last')"
+        )
     try:
         model = BUILDERS[name](**options)
     except (TypeError, ValueError) as error:
         raise ModelError(f"cannot build {name}: {error}") from error
     if weights is None:
         return model
-    if Path(weights).suffix == ".pth":
+    if Path(weights).suffix in (".pth", ".onnx"):
         from lib.models.published import import_into  # the reader is needed for this case alone
 
         import_into(model, weights)
@@ -84,31 +105,17 @@ def load(path: str | os.PathLike[str]) -> keras.Model:
     """Reads a model from a `.keras` file, without its optimiser.
 
     Raises:
-        ModelError: the file is missing, is no `.keras` file or is damaged.
+        ModelError: the file is missing, is no `.keras` file or is damaged; its weights are not finite, or its anchors
+            are not those of its boxes.
 
     """
-    check_is_keras_file(path)
+    check_archive(path)
     try:
-        return keras.saving.load_model(path, compile=False)
+        model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises whatever the damaged part provokes
-        raise ModelError(f"{path}: damaged, or made by an incompatible version: {_first_line(error)}") from error
-
-
-def check_is_keras_file(path: str | os.PathLike[str]) -> None:
-    """Raises ModelError, saying what to do instead, unless `path` looks like a model saved by Keras 3."""
-    file = Path(path)
-    if not file.is_file():
-        raise ModelError(f"{file}: no such file; expected a .keras model")
-    if file.suffix == ".pth":
-        raise ModelError(f"{file}: PyTorch weights; turn them into a model with tools/import_weights.py first")
-    if file.suffix != ".keras" or not zipfile.is_zipfile(file):
-        raise ModelError(
-            f"{file}: not a .keras model as model.save() or tools/import_weights.py write it (a zip archive)"
-        )
-    with zipfile.ZipFile(file) as archive:
-        missing = {"config.json", "model.weights.h5"} - set(archive.namelist())
-    if missing:
-        raise ModelError(f"{file}: a zip archive but no Keras model, it lacks {', '.join(sorted(missing))}")
+        raise ModelError(f"{path}: {reason(error)}") from error
+    check_sound(model, path)
+    return model
 
 
 def save(model: keras.Model, path: str | os.PathLike[str]) -> None:
@@ -165,8 +172,3 @@ def inference_model(model: keras.Model) -> keras.Model:
         return model
     outputs = {name: model.output[name] for name in ("boxes", "scores")}
     return keras.Model(model.input, outputs, name=model.name)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -208,6 +208,8 @@ def model_file(path: str | Path) -> Path:
         return given
     if not given.is_dir():
         raise ModelError(f"{given}: no such file or folder; expected a .keras model or a run folder")
+    if (given / "saved_model.pb").is_file():
+        raise ModelError(f"{given}: a SavedModel of TensorFlow; expected a .keras model: model.save('NAME.keras')")
     if not (given / "state.json").is_file():
         raise ModelError(f"{given}: no run folder of pruned_train.py (no state.json); name a .keras file instead")
     folder = RunFolder(given)

@@ -67,14 +67,19 @@ def test_every_box_without_area_is_dropped_and_counted(
 @pytest.mark.parametrize(
     ("lines", "line", "message"),
     [
-        (["1.jpg", "2", "1 2 3 4", "1 2 3"], 4, "four finite numbers"),
-        (["1.jpg", "1", "1 2 x 4"], 3, "no list of numbers"),
-        (["1.jpg", "1", "1 2 nan 4"], 3, "four finite numbers"),
+        (["1.jpg", "2", "1 2 3 4", "1 2 3"], 4, "four numbers"),
+        *((["1.jpg", "1", f"1 2 {bad} 4"], 3, "plain decimal") for bad in ("x", "nan", "inf", "1_0", "0x1", "\u0663")),
+        *((["1.jpg", "1", f"1 2 {bad} 4"], 3, "beyond 1,000,000") for bad in ("1e39", "-1e39", "1e999")),
+        (["1.jpg", "1", "1 2 3 4 0 0 0 x"], 3, "plain decimal"),
+        (["1.jpg", "\u0663"], 2, "number of faces"),
         (["1.jpg", "two"], 2, "number of faces"),
         (["1.jpg", "-1"], 2, "number of faces"),
         (["1.jpg", "2", "1 2 3 4"], 2, "announces 2 faces"),
         (["1.jpg", "1", "1 2 3 4", "2.jpg"], 4, "the file ends"),
-        (["1.jpg| 1,2,3,4,1", "2.jpg| 1,2,3"], 2, "four finite numbers"),
+        (["1.jpg| 1,2,3,4,1", "2.jpg| 1,2,3"], 2, "four numbers"),
+        *((["1.jpg| 1,2,3,4,1", f"2.jpg| 1,2,3,4{end}"], 2, "the fifth number 1") for end in ("", ",0", ",11", ",1,1")),
+        *((["1.jpg| 1,2,3,4,1", f"2.jpg| 1,2,3,4,{bad}"], 2, "plain decimal") for bad in ("x", "1_0", "nan")),
+        (["1.jpg| 1,2,3,4,1", "2.jpg| 1,2,3,4,"], 2, "plain decimal"),
         (["1.jpg| 1,2,3,4,1", "2.jpg 1,2,3,4"], 2, "expected `path|"),
     ],
 )
@@ -84,6 +89,54 @@ def test_malformed_lines_are_named(tmp_path: Path, lines: list[str], line: int, 
         read_annotations(file, tmp_path, check_images=False)
     assert f"{file}:{line}: " in str(error.value)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("lines", [["a/1.jpg", "0", "./a/1.jpg", "0"], ["a/1.jpg|", "b/../a/1.jpg| 1,1,9,9,1"]])
+def test_an_image_annotated_twice_is_refused(tmp_path: Path, lines: list[str]) -> None:
+    file = _write(tmp_path, *lines)
+    second = 3 if len(lines) == 4 else 2
+    with pytest.raises(DataError, match=rf"gt\.txt:{second}: .* is annotated at .*gt\.txt:1 already; put all"):
+        read_annotations(file, tmp_path, check_images=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"images": [' + '{"id": 1}, ' * 50_000 + "]}", r"JSON, as COCO has it; write a line .*x2 = x \+ w"),
+        ('[\n{"file_name": "1.jpg"}]', "JSON, as COCO"),
+        ("<annotation>\n<folder>a</folder>", "XML, as Pascal VOC"),
+        ("0 0.5 0.5 0.1 0.2\n0 0.1 0.1 0.1 0.1", r"YOLO .*\(cx - w / 2\) \* width"),
+        ("filename,x1,y1,x2,y2\n1.jpg,1,2,3,4", "CSV"),
+        ("x" * 400_000 + "\ny", "expected the number of faces"),
+        ("1.jpg| " + "x" * 400_000, "plain decimal numbers"),
+    ],
+    ids=["coco", "json", "voc", "yolo", "csv", "long line", "long box"],
+)
+def test_other_formats_are_named_with_the_way_in_few_words(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message) as error:
+        read_annotations(_write(tmp_path, text), tmp_path, check_images=False)
+    assert len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize("name", ["[1].jpg", "{a}, b, c, d.jpg", "<x>.jpg", "1 2 3 4 5"])
+def test_an_image_may_be_called_as_other_formats_begin(tmp_path: Path, name: str) -> None:
+    [record] = read_annotations(_write(tmp_path, name, "1", "1 1 5 5"), tmp_path, check_images=False)
+    assert record.name == name
+    [record] = read_annotations(_write(tmp_path, f"{name}| 1,1,6,6,1"), tmp_path, check_images=False)
+    assert record.name == name
+
+
+def test_relative_boxes_are_refused_with_the_way(tmp_path: Path) -> None:
+    for lines in (["1.jpg", "1", "0.5 0.5 0.1 0.2"], ["1.jpg| 0.1,0.2,0.9,1.01,1", "2.jpg| 0,0,1,1,1"]):
+        with pytest.raises(DataError, match=r"shares of the image's sides: multiply them by its width"):
+            read_annotations(_write(tmp_path, *lines), tmp_path, check_images=False)
+    read_annotations(_write(tmp_path, "1.jpg| 0,0,1,1,1"), tmp_path, check_images=False)
+
+
+def test_widths_in_the_place_of_corners_are_refused(tmp_path: Path) -> None:
+    boxes = " ".join(f"{90 + i},{80 + i},20,30,1" for i in range(20))
+    with pytest.raises(DataError, match=r"20 of 20 boxes have no positive width .* width and height where corners"):
+        read_annotations(_write(tmp_path, f"1.jpg| {boxes}"), tmp_path, check_images=False)
 
 
 def test_missing_and_empty_files(tmp_path: Path) -> None:

@@ -258,7 +258,7 @@ def test_one_unreadable_image_is_named_once_and_replaced(
 
 def test_many_unreadable_images_stop_the_run(records: list[Record], tmp_path: Path) -> None:
     dataset = FaceDataset(_with_broken(records, 2, tmp_path), SPEC, 4)
-    with pytest.raises(DataError, match="2 of 16 images cannot be read, over 1%"):
+    with pytest.raises(DataError, match="2 of 16 images cannot be used, over 1%"):
         dataset[0]
 
 
@@ -314,7 +314,7 @@ def test_worker_processes_count_together(
     with _fork(1) as executor:
         executor.submit(_batch, 0).result()
     assert dataset.unreadable == 1
-    with _fork(1) as executor, pytest.raises(DataError, match="2 of 16 images cannot be read, over 1%"):
+    with _fork(1) as executor, pytest.raises(DataError, match="2 of 16 images cannot be used, over 1%"):
         executor.submit(_batch, 1).result()
 
 

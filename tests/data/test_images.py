@@ -1,3 +1,6 @@
+import os
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -5,7 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from lib.data.images import read_rgb, write_rgb
+from lib.data.images import image_files, read_rgb, write_rgb
 from lib.errors import DataError
 
 
@@ -90,3 +93,91 @@ def test_turned_photographs_are_read_as_a_viewer_shows_them(tmp_path: Path) -> N
     assert read.shape == (64, 48, 3)
     assert read[:24].min() > 200
     assert read[40:].max() < 50
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("behind", [b"\0", b"x" * 5000, b"\xff\xd8\xff", b"IEND"])
+def test_bytes_behind_the_end_are_no_matter(
+    tmp_path: Path, rng: np.random.Generator, suffix: str, behind: bytes
+) -> None:
+    file = tmp_path / f"a{suffix}"
+    write_rgb(file, _image(rng))
+    expected = read_rgb(file)
+    file.write_bytes(file.read_bytes() + behind)
+    np.testing.assert_array_equal(read_rgb(file), expected)
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def _png(width: int, height: int, rows: bytes, *chunks: bytes, bits: int = 8) -> bytes:
+    """A grey PNG; the rows are not checked against the size."""
+    header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0))
+    body = _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + body
+
+
+def test_an_image_that_says_it_is_too_large_is_refused_before_it_is_decoded(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    write_rgb(tmp_path / "small.jpg", _image(rng))
+    data = (tmp_path / "small.jpg").read_bytes()
+    frame = data.index(b"\xff\xc0")
+    large = {
+        "png": _png(1 << 16, 1 << 15, b""),
+        "jpg": data[: frame + 5] + struct.pack(">HH", 30000, 30000) + data[frame + 9 :],
+        "bmp": b"BM" + bytes(12) + struct.pack("<Iii", 40, 60000, -60000) + bytes(40),
+        "ppm": b"P6 60000 60000 255 ",
+        "tiff": b"II*\0" + struct.pack("<IHHHIIHHII", 8, 2, 256, 4, 1, 60000, 257, 4, 1, 60000),
+        "webp": b"RIFF\0\0\0\0WEBPVP8X" + bytes(8) + b"\xff\xff\x3f\xff\xff\x3f",
+        "gif": b"GIF89a" + struct.pack("<HH", 65535, 65535),
+    }
+    for kind, content in large.items():
+        (tmp_path / f"large.{kind}").write_bytes(content)
+        with pytest.raises(DataError, match=rf"large\.{kind}: says that it has .* px; at most 150,000,000 pixels"):
+            read_rgb(tmp_path / f"large.{kind}")
+    with pytest.raises(DataError, match="says that it has 60x40 px"):
+        read_rgb(tmp_path / "small.jpg", max_pixels=2399)
+
+
+def test_opencvs_own_refusal_does_not_escape(tmp_path: Path) -> None:
+    (tmp_path / "flat.png").write_bytes(_png(1 << 21, 1, b""))  # more than OpenCV's widest
+    with pytest.raises(DataError, match="not an image"):
+        read_rgb(tmp_path / "flat.png")
+
+
+def test_a_pipe_or_a_name_that_cannot_be_is_no_image(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(DataError, match="no file, but a folder, pipe or device"):
+        read_rgb(tmp_path / "pipe.jpg")
+    with pytest.raises(DataError, match="no file, but a folder"):
+        read_rgb(tmp_path)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_rgb("a\0b.jpg")
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+def test_samples_of_fewer_bits_than_their_file_are_not_black(tmp_path: Path, bits: int) -> None:
+    ramp = np.linspace(0, 2**bits - 1, 64 * 64).astype(np.uint16).reshape(64, 64)
+    cv2.imwrite(str(tmp_path / "deep.png"), ramp)
+    np.testing.assert_allclose(read_rgb(tmp_path / "deep.png")[..., 0], ramp / 2 ** (bits - 8), atol=1)
+
+
+def test_a_dark_image_that_says_its_bits_stays_dark(tmp_path: Path) -> None:
+    rows = b"".join(b"\0" + struct.pack(">H", 500) * 8 for _ in range(8))
+    for said, expected in ((b"\x0c", 500 >> 4), (b"\x10", 500 >> 8)):
+        (tmp_path / "dark.png").write_bytes(_png(8, 8, rows, _chunk(b"sBIT", said), bits=16))
+        assert (read_rgb(tmp_path / "dark.png") == expected).all()
+
+
+def test_what_a_folder_holds_besides_is_counted_and_named(
+    tmp_path: Path, rng: np.random.Generator, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.jfif", "b.HEIC", "c.tiff", "d.tiff", "labels.txt"):
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=r"no image in it; .*1 \.jfif, 1 \.HEIC, 2 \.tiff left out, .*a\.jfif"):
+        image_files(tmp_path)
+    write_rgb(tmp_path / "e.png", _image(rng))
+    assert image_files(tmp_path) == [tmp_path / "e.png"]
+    assert "1 .jfif, 1 .HEIC, 2 .tiff left out" in caplog.text

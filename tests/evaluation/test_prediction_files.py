@@ -62,6 +62,7 @@ def test_line_ends_and_spaces_do_not_matter(text: bytes) -> None:
         (b"name\n2\n1 2 3 4 0.5\n1 2 three 4 0.5\n", r"x\.txt:4: .*'1 2 three 4 0\.5'"),
         (b"name\n1\n1 2 3 4 nan\n", r"x\.txt:3: "),
         (b"name\n1\n1 2 inf 4 0.5\n", r"x\.txt:3: "),
+        (b"name\n1\n1_0 2 3 4 0.5\n", r"x\.txt:3: .*'1_0 2 3 4 0\.5'"),
         (b"name\n1\n\xff\xfe\n", r"x\.txt:3: "),
     ],
 )
@@ -133,3 +134,55 @@ def test_a_damaged_zip_names_the_entry(tmp_path: Path) -> None:
 )
 def test_prediction_names(image: str, name: str) -> None:
     assert prediction_name(image) == name
+
+
+@pytest.mark.parametrize("bad", [[1, 1, -5, 9, 0.5], [1, 1, 5, -0.1, 0.5], [1, 1, 1e300, 9, 0.5], [-1e7, 1, 5, 9, 0.5]])
+def test_boxes_that_no_image_has_are_named(tmp_path: Path, bad: list[float]) -> None:
+    by_name = {"a/1": [[1, 1, 5, 9, 0.5]], "a/2": [[1, 1, 0, 0, 0.5], bad]}
+    with pytest.raises(DataError, match=r"a/2\.txt:4: a width or height is negative, or a number beyond"):
+        read_predictions(write_predictions(tmp_path, by_name), list(by_name))
+
+
+def _faces(count: int = 30) -> np.ndarray:
+    """[n, 5] x, y, w, h, score in 640x480."""
+    rng = np.random.default_rng(0)
+    return np.column_stack([rng.uniform(0, 600, (count, 2)), rng.uniform(10, 30, (count, 2)), rng.uniform(0, 1, count)])
+
+
+def test_relative_coordinates_are_refused(tmp_path: Path) -> None:
+    relative = _faces() / [640, 480, 640, 480, 1]
+    with pytest.raises(DataError, match="shares of the image's sides; expected `x y w h score`"):
+        read_predictions(write_predictions(tmp_path, {"a/1": relative.tolist()}), ["a/1"])
+
+
+@pytest.mark.parametrize("other", ["as expected", "score first", "corners"])
+def test_other_columns_are_suspected(tmp_path: Path, other: str, caplog: pytest.LogCaptureFixture) -> None:
+    rows = _faces()
+    if other == "score first":
+        rows = rows[:, [4, 0, 1, 2, 3]]
+    elif other == "corners":
+        rows[:, 2:4] += rows[:, :2]
+    read_predictions(write_predictions(tmp_path, {"a/1": rows.tolist()}), ["a/1"])
+    hint = {"as expected": "", "score first": "is the score first", "corners": "third and fourth numbers x2 and y2"}[
+        other
+    ]
+    assert hint in caplog.text
+    assert bool(caplog.text) == bool(hint)
+
+
+@pytest.mark.parametrize("folders", [("one/", "two/"), ("", "backup/")])
+def test_a_zip_of_two_results_is_refused(tmp_path: Path, folders: tuple[str, str]) -> None:
+    with zipfile.ZipFile(tmp_path / "r.zip", "w") as archive:
+        for folder in folders:
+            archive.writestr(f"{folder}a/1.txt", "1\n0\n")
+    with pytest.raises(DataError, match=r"holds several results, in .*; pack each on its own"):
+        read_predictions(tmp_path / "r.zip", ["a/1"])
+
+
+def test_a_zip_may_have_backslashes_and_must_not_be_a_bomb(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "r.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("result\\a\\1.txt", "1\n1\n1 2 3 4 0.5\n")
+        archive.writestr("result\\a\\2.txt", b"\n" * (1 << 27))
+    assert read_predictions(tmp_path / "r.zip", ["a/1"])[0].boxes_xyxy_px.tolist() == [[1, 2, 4, 6]]
+    with pytest.raises(DataError, match="unpacks to 134,217,728 bytes"):
+        read_predictions(tmp_path / "r.zip", ["a/1", "a/2"])

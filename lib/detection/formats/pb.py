@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.arrays import FloatArray
+from lib.detection.formats.operators import require_harmless
 from lib.errors import ConfigError, ModelError
 from lib.files import replacing
 from lib.geometry.anchors import CORNER_SCALE, MAX_LOG_SIZE, VARIANCES, AnchorSpec, Code
@@ -49,8 +50,8 @@ class DetectionSettings:
             if not 0 <= value <= 1:
                 raise ConfigError(f"{name} must lie in 0..1, got {value}")
         for name, count in (("max_candidates", self.max_candidates), ("max_detections", self.max_detections)):
-            if count < 1:
-                raise ConfigError(f"{name} must be at least 1, got {count}")
+            if not 1 <= count < 2**31:
+                raise ConfigError(f"{name} must be at least 1 and below 2^31, got {count}")
 
 
 def freeze(
@@ -131,7 +132,8 @@ def _detections(
 
 def _anchor_grid(tf: Any, spec: AnchorSpec, height_px: Any, width_px: Any) -> Any:
     """`lib.geometry.anchors.anchor_grid` for a size known only when the graph runs: [n, 4] cxcywh, relative."""
-    rows, columns = -(-height_px // spec.strides[0]), -(-width_px // spec.strides[0])
+    # Rounded up without a negative division, which other runtimes round the other way.
+    rows, columns = ((side + spec.strides[0] - 1) // spec.strides[0] for side in (height_px, width_px))
     height, width = tf.cast(height_px, tf.float32), tf.cast(width_px, tf.float32)
     levels = []
     for stride, size in zip(spec.strides, spec.sizes, strict=True):
@@ -142,7 +144,7 @@ def _anchor_grid(tf: Any, spec: AnchorSpec, height_px: Any, width_px: Any) -> An
         sizes = [(size * scale / width, size * scale * spec.ratio / height) for scale in spec.scales]
         level = [tf.stack([x, y, tf.ones_like(x) * w, tf.ones_like(x) * h], axis=-1) for w, h in sizes]
         levels.append(tf.reshape(tf.stack(level, axis=2), [-1, 4]))
-        rows, columns = -(-rows // 2), -(-columns // 2)
+        rows, columns = (rows + 1) // 2, (columns + 1) // 2
     return tf.concat(levels, axis=0)
 
 
@@ -205,7 +207,8 @@ class FrozenGraph:
         settings: how it was made.
 
     Raises:
-        ModelError: the file is missing, is no GraphDef or no detector of this toolkit, or TensorFlow is not installed.
+        ModelError: the file is missing, is no GraphDef or no detector of this toolkit, has an operator that could do
+            more than compute, or TensorFlow is not installed.
 
     """
 
@@ -226,9 +229,14 @@ class FrozenGraph:
                 f"{file}: a graph of {len(nodes)} nodes, but no detector of tools/auto_freeze.py: it lacks "
                 f"{', '.join(missing)}; write it anew from the checkpoint"
             )
-        self.settings = DetectionSettings(**json.loads(nodes[SETTINGS].attr["value"].tensor.string_val[0]))
-        whole = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])
-        tensors = {name: whole.graph.get_tensor_by_name(f"{name}:0") for name in (INPUT, *OUTPUTS, *CANDIDATES)}
+        require_harmless(file, graph_def)
+        try:
+            self.settings = DetectionSettings(**json.loads(nodes[SETTINGS].attr["value"].tensor.string_val[0]))
+            whole = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])
+            tensors = {name: whole.graph.get_tensor_by_name(f"{name}:0") for name in (INPUT, *OUTPUTS, *CANDIDATES)}
+        except Exception as error:  # TensorFlow raises whatever the damaged part provokes
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ModelError(f"{file}: damaged, or edited: {reason}; write it anew from the checkpoint") from error
         self._detect = whole.prune(tensors[INPUT], [tensors[name] for name in OUTPUTS])
         self._candidates = whole.prune(tensors[INPUT], [tensors[name] for name in CANDIDATES])
         self._tf: Any = tf

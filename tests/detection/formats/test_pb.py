@@ -240,3 +240,17 @@ def test_truncated_graph_is_named(files: tuple[Path, Path], tmp_path: Path) -> N
     (tmp_path / "half.pb").write_bytes(files[1].read_bytes()[:50_000])
     with pytest.raises(ModelError, match=r"half\.pb"):
         FaceDetector(tmp_path / "half.pb")
+
+
+@pytest.mark.parametrize(
+    "bad", [{"iou_threshold": float("nan")}, {"iou_threshold": 2}, {"max_detections": 0}, {"max_detections": 1 << 31}]
+)
+def test_unfit_thresholds_are_refused(files: tuple[Path, Path], bad: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(bad))} must"):
+        FaceDetector(files[1], **bad)
+
+
+@pytest.mark.parametrize("threshold", [float("nan"), -1, 2])
+def test_unfit_score_thresholds_are_refused(frozen: FaceDetector, threshold: float) -> None:
+    with pytest.raises(ConfigError, match=r"score_threshold must lie in 0\.\.1"):
+        frozen(noise(64, 64), threshold)

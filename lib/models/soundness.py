@@ -1,0 +1,132 @@
+"""What a `.keras` file and the model in it must be before anything is done with them."""
+
+import json
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+
+from lib.errors import ModelError
+from lib.geometry.anchors import anchor_grid
+from lib.models.archives import require_no_bomb
+from lib.models.layers import ConcatenateAnchors
+
+MAX_CHANNELS = 8192  # of one layer
+MAX_NUMBER = 1 << 20  # of anything else that a layer is described by
+_CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
+_NO_SIZE = ("shared_object_id", "seed")
+_SIZE_PX = (96, 160)  # any, different in both directions
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+
+
+def check_archive(path: str | os.PathLike[str]) -> None:
+    """Looks into a `.keras` file before Keras does.
+
+    Raises:
+        ModelError: it is none, or says that it unpacks to more than a model of its size can; says what to do instead.
+
+    """
+    file = Path(path)
+    if file.is_dir():
+        what = "a SavedModel of TensorFlow" if (file / "saved_model.pb").is_file() else "a folder"
+        raise ModelError(f"{file}: {what}; expected a .keras model: save it with model.save('NAME.keras')")
+    if not file.is_file():
+        raise ModelError(f"{file}: no such file; expected a .keras model")
+    if file.suffix == ".pth":
+        raise ModelError(f"{file}: PyTorch weights; turn them into a model with tools/import_weights.py first")
+    with file.open("rb") as opened:
+        if opened.read(len(_HDF5)) == _HDF5:
+            raise ModelError(
+                f"{file}: HDF5, as older versions of Keras write it; load it there with keras.saving.load_model() and "
+                "save it with model.save('NAME.keras')"
+            )
+    if file.suffix != ".keras" or not zipfile.is_zipfile(file):
+        raise ModelError(
+            f"{file}: not a .keras model as model.save() or tools/import_weights.py write it (a zip archive)"
+        )
+    try:
+        with zipfile.ZipFile(file) as archive:
+            if missing := {_CONFIG, _WEIGHTS} - set(archive.namelist()):
+                raise ModelError(f"{file}: a zip archive but no Keras model, it lacks {', '.join(sorted(missing))}")
+            allowed = require_no_bomb(archive, file, _CONFIG)
+            _check_numbers(file, json.loads(archive.read(_CONFIG)))
+            with archive.open(_WEIGHTS) as stored, h5py.File(stored) as weights:
+                declared = sum(_sizes_of(weights))
+    except ModelError:
+        raise
+    except Exception as error:  # zip, JSON and HDF5 readers fail in many ways
+        raise ModelError(f"{file}: damaged: {first_line(error)}") from error
+    if declared > allowed:
+        raise ModelError(f"{file}: says that its weights take {declared:,} bytes, far more than the file has")
+
+
+def _sizes_of(group: h5py.Group) -> Iterator[int]:
+    for value in group.values():
+        if isinstance(value, h5py.Group):
+            yield from _sizes_of(value)
+        else:
+            yield value.nbytes
+
+
+def _check_numbers(file: Path, config: Any, key: str = "") -> None:
+    """Raises ModelError where a layer would take memory that no detector needs."""
+    if isinstance(config, dict):
+        for name, value in config.items():
+            if name not in _NO_SIZE:
+                _check_numbers(file, value, name)
+    elif isinstance(config, list):
+        for value in config:
+            _check_numbers(file, value, key)
+    elif isinstance(config, int | float):
+        limit = MAX_CHANNELS if key in ("filters", "units", "depth_multiplier") else MAX_NUMBER
+        if abs(config) > limit:
+            raise ModelError(f"{file}: a layer with {key} = {config}; at most {limit:,} is read")
+
+
+def reason(error: Exception) -> str:
+    """Why Keras could not load a sound archive, and what to do."""
+    text = str(error)
+    if "Lambda" in text and "safe" in text:
+        return (
+            "it has a Lambda layer, which is Python code in the file, and that is not run; build it anew with a layer "
+            "of a class in its place"
+        )
+    if found := re.search(r"Could not locate (?:class|function|object)?\s*'?([\w.>]+)", text):
+        return (
+            f"it has {found[1]}, which is none of Keras' own; import the module that defines it, with "
+            "@keras.saving.register_keras_serializable(), before loading"
+        )
+    return f"damaged, or made by an incompatible version: {first_line(error)}"
+
+
+def check_sound(model: keras.Model, path: str | os.PathLike[str]) -> None:
+    """Raises ModelError where a model's weights are not finite, or its anchors are not as many as its boxes."""
+    for variable in model.weights:
+        values = np.asarray(variable)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise ModelError(f"{path}: {variable.path} holds numbers that are not finite; take an earlier checkpoint")
+    specs = {layer.name: layer.anchor_spec for layer in model.layers if isinstance(layer, ConcatenateAnchors)}
+    if not specs or not isinstance(model.output, dict) or len(model.inputs) != 1:
+        return
+    _, height, width, channels = model.inputs[0].shape
+    size = (height or _SIZE_PX[0], width or _SIZE_PX[1])
+    shapes = model.compute_output_shape((1, *size, channels))
+    for name, spec in specs.items():
+        boxes, anchors = shapes.get(name, (1, None))[1], len(anchor_grid(spec, *size))
+        if boxes not in (None, anchors):
+            raise ModelError(
+                f"{path}: {boxes} boxes of an image of {size[0]}x{size[1]} (height x width), but {anchors} anchors: "
+                f"the strides {spec.strides} or scales {spec.scales} of its layer {name!r} are not the network's"
+            )
+
+
+def first_line(error: Exception) -> str:
+    """The kind of an error and the first line of what it says."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
