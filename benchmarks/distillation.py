@@ -1,7 +1,7 @@
 """Whether a teacher earns its cost: one model, trained as long with labels, with a teacher, and with both.
 
 Every arm starts from MODEL.pretrained_model and takes the same batches, as many as its CPU time allows; half a cosine
-from PRUNE.finetune_lr follows the time. AP is that of every third validation image. Models go to MODEL.model_path.
+from FINETUNE.lr follows the time. AP is that of every third validation image. Models go to MODEL.model_path.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def _arm(config: Config, arm: str, seconds: float, part: str) -> list[str]:
 
     keras.utils.set_random_seed(config.TRAIN.seed)
     data, model = load_data(data_settings(config)), chosen_model(config)
-    settings = trainer_settings(config, model)
+    settings = replace(trainer_settings(config, model), lock_norms=config.FINETUNE.lock_bn)
     trainer = Trainer(model, replace(settings, distillation=None) if arm == "labels" else settings)
     records = data.train
     if arm == "teacher":

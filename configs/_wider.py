@@ -27,3 +27,26 @@ def published_eresfd() -> Config:
     config.FINETUNE.lr = 5e-4
     config.FINETUNE.decay_epoch = (6,)
     return config
+
+
+def smaller_eresfd(rate: float) -> Config:
+    """Published EResFD weights: channels out, the layers behind them solved anew, the small model fine-tuned."""
+    config = on_wider()
+    config.TRAIN.stages = ("pretrain", "shrink", "repair", "finetune", "evaluate")
+    config.MODEL.pretrained_model = "models/eresfd.keras"  # loading it takes pretrain's place
+    config.PRUNE.rate = rate  # share of each set's channels
+    config.PRUNE.repair = "solve"
+    config.PRUNE.repair_images = 48
+    config.TRAIN.batch_size = 12
+    config.TRAIN.weight_decay_factor = 1e-5
+    config.TRAIN.clip_norm = 5.0
+    config.TRAIN.lr_schedule = "cosine"
+    config.TRAIN.warmup_step = 20
+    config.DATA.hin = 320  # px
+    config.DATA.win = 320  # px
+    config.DATA.crop_min = 0.25  # smallest random crop, share of the largest square
+    config.FINETUNE.epoch = 9
+    config.FINETUNE.lr = 1e-3
+    config.FINETUNE.lr_end = 1e-6
+    config.FINETUNE.lock_bn = True  # the repair has set the statistics
+    return config

@@ -77,8 +77,8 @@ def test_a_breach_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_root_holds_stones_and_rooms_only() -> None:
     files = {file.stem for file in (ROOT / "lib").glob("*.py")}
     folders = {folder.name for folder in (ROOT / "lib").iterdir() if folder.is_dir() and folder.name != "__pycache__"}
-    assert files == {"__init__", CONFIG, *STONES}
-    assert folders == set(ROOMS)
+    assert files == {"__init__", *STONES}
+    assert folders == {CONFIG, *ROOMS}
 
 
 def test_contributing_shows_the_table() -> None:

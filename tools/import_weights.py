@@ -1,4 +1,7 @@
-"""Turns published EResFD or B-FPGM weights (.pth) into a .keras model, without PyTorch and without running a pickle."""
+"""Turns published weights into a .keras model, without PyTorch and without running a pickle.
+
+Known are EResFD's and B-FPGM's (.pth) and YuNet's (.pth, or .onnx, whose batch normalisations are folded away).
+"""
 
 import argparse
 import sys
@@ -14,7 +17,7 @@ from lib.errors import ModelError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Imports, saves and reports what became of every tensor; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", required=True, help="a .pth file, or the common prefix of EResFD's five files")
+    parser.add_argument("--weights", required=True, help="a .pth or .onnx file, or the prefix of EResFD's five files")
     parser.add_argument("--output", required=True, help="the .keras file to write")
     parser.add_argument(
         "--anchor_ratio",
@@ -26,14 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with friendly_errors():
         if Path(options.output).suffix != ".keras":
             raise ModelError(f"--output {options.output}: expected a name ending in .keras")
-        from lib.models import build, save
-        from lib.models.published import import_into, published_anchor_ratio
+        from lib.models import anchors_of, save
+        from lib.models.published import published_model
 
-        ratio = options.anchor_ratio
-        if ratio is None:
-            ratio = published_anchor_ratio(options.weights)
-        model = build("eresfd", anchor_ratio=ratio)
-        report = import_into(model, options.weights)
+        model, report = published_model(options.weights, options.anchor_ratio)
         save(model, options.output)
         for name, variable in report.used.items():
             print(f"used     {name} -> {variable}")
@@ -42,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         unknown = sum(reason.startswith("unknown") for reason in report.ignored.values())
         unknown_note = f", {unknown} of them unknown" if unknown else ""
         print(f"none missing, {len(report.ignored)} tensors ignored{unknown_note}, {len(report.used)} variables filled")
-        print(f"{options.output}: anchor ratio {ratio:g}")
+        print(f"{options.output}: {model.name}, anchor ratio {anchors_of(model).ratio:g}")
+        if Path(options.weights).suffix == ".onnx":
+            print("its batch normalisations were folded: here they do nothing; to train further, take the .pth")
     return 0
 
 

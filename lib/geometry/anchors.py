@@ -6,7 +6,7 @@ the finest, row-major within a level, and within a cell by the spec's scales, li
 
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -20,12 +20,13 @@ MAX_LOG_SIZE = 10.0
 # Offsets of corners, in anchor sizes, are multiplied by this (Pruned DSFD).
 CORNER_SCALE = 5.0
 
-Code = Literal["centre", "corners"]
+Code = Literal["centre", "corners", "plain"]
+Scoring = Literal["softmax", "geometric mean"]
 
 
 @dataclass(frozen=True)
 class AnchorSpec:
-    """What fixes the anchors of a model at every input size.
+    """What fixes the anchors of a model at every input size, and what its outputs say about each of them.
 
     Attributes:
         strides: pixels from cell to cell, one a level, finest first; each twice the one before.
@@ -34,7 +35,10 @@ class AnchorSpec:
         scales: one anchor a cell for each, its width in `sizes`. EResFD has one; DSFD's second shot has scale 1 and its
             first shot, on the maps before they are enhanced, 0.5.
         code: what the network's offsets mean. "centre": of the centre and the logarithm of the size (SSD, EResFD);
-            "corners": of the two corners (DSFD).
+            "corners": of the two corners (DSFD); "plain": as "centre", but divided by nothing (YuNet).
+        place: where in its cell an anchor's centre lies, from 0, the upper left corner, to 1, the lower right one.
+        scoring: what the two score logits mean, see `lib.geometry.scores`.
+        landmarks: how many points of each face the network also finds; their code is that of "plain" centres.
 
     """
 
@@ -43,6 +47,9 @@ class AnchorSpec:
     ratio: float = 1.25
     scales: tuple[float, ...] = (1.0,)
     code: Code = "centre"
+    place: float = 0.5
+    scoring: Scoring = "softmax"
+    landmarks: int = 0
 
     def __post_init__(self) -> None:
         for name in ("strides", "sizes", "scales"):
@@ -52,8 +59,14 @@ class AnchorSpec:
         numbers = (*self.strides, *self.sizes, *self.scales, self.ratio)
         if not self.scales or not all(isinstance(number, int | float) and 0 < number < 1e6 for number in numbers):
             raise ValueError(f"strides, sizes, scales and ratio must be positive numbers below 1e6, got {self}")
-        if self.code not in ("centre", "corners"):
-            raise ValueError(f"the box code must be 'centre' or 'corners', got {self.code!r}")
+        for name, value, known in (
+            ("box code", self.code, get_args(Code)),
+            ("scoring", self.scoring, get_args(Scoring)),
+        ):
+            if value not in known:
+                raise ValueError(f"the {name} must be one of {', '.join(map(repr, known))}, got {value!r}")
+        if not 0 <= self.place <= 1 or self.landmarks < 0:
+            raise ValueError(f"place must lie in 0..1 and landmarks be at least 0, got {self}")
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dict for JSON; `AnchorSpec(**d)` is its inverse."""
@@ -77,8 +90,8 @@ def anchor_grid(spec: AnchorSpec, height_px: int, width_px: int) -> FloatArray:
         spec.grid_shapes(height_px, width_px), spec.strides, spec.sizes, strict=True
     ):
         level = np.empty((rows, columns, len(spec.scales), 4), np.float64)
-        level[..., 0] = ((np.arange(columns) + 0.5) * stride / width_px)[:, None]
-        level[..., 1] = ((np.arange(rows) + 0.5) * stride / height_px)[:, None, None]
+        level[..., 0] = ((np.arange(columns) + spec.place) * stride / width_px)[:, None]
+        level[..., 1] = ((np.arange(rows) + spec.place) * stride / height_px)[:, None, None]
         level[..., 2] = np.multiply(spec.scales, size / width_px)
         level[..., 3] = np.multiply(spec.scales, size * spec.ratio / height_px)
         levels.append(level.reshape(-1, 4))
@@ -92,9 +105,10 @@ def encode(boxes_xyxy: FloatArray, anchors_cxcywh: FloatArray, code: Code = "cen
     if code == "corners":
         sizes = np.tile(anchors_cxcywh[..., 2:], 2)
         return ((boxes_xyxy - cxcywh_to_xyxy(anchors_cxcywh)) / sizes * CORNER_SCALE).astype(np.float32)
+    variances = variances_of(code)
     boxes = xyxy_to_cxcywh(boxes_xyxy)
-    centre = (boxes[..., :2] - anchors_cxcywh[..., :2]) / (VARIANCES[0] * anchors_cxcywh[..., 2:])
-    size = np.log(boxes[..., 2:] / anchors_cxcywh[..., 2:]) / VARIANCES[1]
+    centre = (boxes[..., :2] - anchors_cxcywh[..., :2]) / (variances[0] * anchors_cxcywh[..., 2:])
+    size = np.log(boxes[..., 2:] / anchors_cxcywh[..., 2:]) / variances[1]
     return np.concatenate([centre, size], axis=-1).astype(np.float32)
 
 
@@ -105,6 +119,24 @@ def decode(offsets: FloatArray, anchors_cxcywh: FloatArray, code: Code = "centre
         boxes = cxcywh_to_xyxy(anchors_cxcywh) + offsets / CORNER_SCALE * sizes
         boxes[..., 2:] = np.maximum(boxes[..., 2:], boxes[..., :2])  # NMS operators differ on inverted boxes
         return boxes
-    centre = anchors_cxcywh[..., :2] + offsets[..., :2] * VARIANCES[0] * anchors_cxcywh[..., 2:]
-    size = anchors_cxcywh[..., 2:] * np.exp(np.minimum(offsets[..., 2:] * VARIANCES[1], MAX_LOG_SIZE))
+    variances = variances_of(code)
+    centre = anchors_cxcywh[..., :2] + offsets[..., :2] * variances[0] * anchors_cxcywh[..., 2:]
+    size = anchors_cxcywh[..., 2:] * np.exp(np.minimum(offsets[..., 2:] * variances[1], MAX_LOG_SIZE))
     return cxcywh_to_xyxy(np.concatenate([centre, size], axis=-1))
+
+
+def variances_of(code: Code) -> tuple[float, float]:
+    """What offsets of the centre and log sizes are divided by in a code of centres."""
+    return (1.0, 1.0) if code == "plain" else VARIANCES
+
+
+def encode_points(points: FloatArray, anchors_cxcywh: FloatArray) -> FloatArray:
+    """[..., k, 2] relative -> offsets [..., 2 k] from the anchors' centres, in anchor sizes."""
+    offsets = (points - anchors_cxcywh[..., None, :2]) / anchors_cxcywh[..., None, 2:]
+    return offsets.reshape(*offsets.shape[:-2], -1).astype(np.float32)
+
+
+def decode_points(offsets: FloatArray, anchors_cxcywh: FloatArray) -> FloatArray:
+    """The inverse: offsets [..., 2 k] -> [..., k, 2] relative."""
+    offsets = offsets.reshape(*offsets.shape[:-1], -1, 2)
+    return anchors_cxcywh[..., None, :2] + offsets * anchors_cxcywh[..., None, 2:]

@@ -15,21 +15,34 @@ from lib.geometry.anchors import AnchorSpec
 from lib.models.backbones import BACKBONES
 from lib.models.dsfd import FIRST_SHOT, dsfd
 from lib.models.eresfd import eresfd
-from lib.models.layers import ConcatenateAnchors, CroppedMultiply, L2Normalization, MaxoutBackground, WeightedFusion
+from lib.models.layers import (
+    ConcatenateAnchors,
+    CroppedMultiply,
+    CropToCells,
+    L2Normalization,
+    MaxoutBackground,
+    PadToMultiple,
+    WeightedFusion,
+)
 from lib.models.soundness import check_archive, check_sound, reason
+from lib.models.yunet import yunet
 
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "eresfd": eresfd,
     **{name: partial(dsfd, name) for name in BACKBONES},
+    "yunet_n": partial(yunet, name="yunet_n"),
+    "yunet_s": partial(yunet, stages=(16, 32, 64, 64, 64, 64), shared_head=False, name="yunet_s"),
 }
 
 __all__ = [
     "BUILDERS",
     "FIRST_SHOT",
     "ConcatenateAnchors",
+    "CropToCells",
     "CroppedMultiply",
     "L2Normalization",
     "MaxoutBackground",
+    "PadToMultiple",
     "WeightedFusion",
     "anchors_of",
     "build",
@@ -45,13 +58,16 @@ def build(name: str, weights: str | os.PathLike[str] | None = None, **options: A
     """Builds a detector.
 
     Args:
-        name: "eresfd", or a DSFD by its backbone: "vgg_16", "resnet_v1_50", "resnet_v1_101", "MobilenetV2".
-        weights: None for random weights, a `.keras` file of the same architecture, or published `.pth` weights.
-        options: the architecture's own, e.g. `width_mult=0.0625, anchor_ratio=1.25`; see `eresfd` and `dsfd`.
+        name: "eresfd", "yunet_n", "yunet_s", or a DSFD by its backbone: "vgg_16", "resnet_v1_50", "resnet_v1_101",
+            "MobilenetV2".
+        weights: None for random weights, a `.keras` file of the same architecture, or published `.pth` weights (of
+            YuNet also `.onnx`).
+        options: the architecture's own, e.g. `width_mult=0.0625, anchor_ratio=1.25`; see `eresfd`, `dsfd` and `yunet`.
 
     Returns:
         Functional model: RGB images [B, H, W, 3], 0..255 -> {"boxes": [B, n, 4] offsets, "scores": [B, n, 2] logits},
-        and of a DSFD the same of its first shot as "first_boxes" and "first_scores".
+        of a DSFD also the same of its first shot as "first_boxes" and "first_scores"; of a YuNet also "landmarks"
+        [B, n, 10].
 
     Raises:
         ModelError: unknown name or option, or weights that do not fit or cannot be had.
@@ -70,7 +86,7 @@ def build(name: str, weights: str | os.PathLike[str] | None = None, **options: A
         raise ModelError(f"cannot build {name}: {error}") from error
     if weights is None:
         return model
-    if Path(weights).suffix == ".pth":
+    if Path(weights).suffix in (".pth", ".onnx"):
         from lib.models.published import import_into  # the reader is needed for this case alone
 
         import_into(model, weights)

@@ -162,3 +162,69 @@ class ConcatenateAnchors(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "anchors": self.anchor_spec.to_dict()}
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class PadToMultiple(keras.layers.Layer):
+    """[B, H, W, C] with zeros at the bottom and right, up to the next multiples of `multiple` in height and width.
+
+    Args:
+        multiple: px.
+
+    """
+
+    channel_kind = "pass"
+
+    def __init__(self, multiple: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.multiple = multiple
+
+    def call(self, inputs: Any) -> Any:
+        shape = inputs.shape if None not in inputs.shape[1:3] else ops.shape(inputs)
+        below, right = ((self.multiple - shape[axis] % self.multiple) % self.multiple for axis in (1, 2))
+        if isinstance(below, int) and isinstance(right, int) and below == right == 0:
+            return inputs
+        return ops.pad(inputs, ((0, 0), (0, below), (0, right), (0, 0)))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        batch, height, width, channels = input_shape
+        height, width = (
+            None if size is None else -(-size // self.multiple) * self.multiple for size in (height, width)
+        )
+        return (batch, height, width, channels)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "multiple": self.multiple}
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class CropToCells(keras.layers.Layer):
+    """A map without the rows and columns that lie wholly in the image's padding.
+
+    Inputs [map, image], [B, h, w, C] and [B, H, W, ...]; output [B, ceil(H / stride), ceil(W / stride), C].
+
+    Args:
+        stride: px of the image from one position of the map to the next.
+
+    """
+
+    channel_kind = "opaque"  # it reads two tensors of different channels
+
+    def __init__(self, stride: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.stride = stride
+
+    def call(self, inputs: list[Any]) -> Any:
+        values, image = inputs
+        shape = image.shape if None not in image.shape[1:3] else ops.shape(image)
+        # Rounded up. Not as -(-size // stride): converters divide negative numbers by truncation.
+        rows, columns = ((shape[axis] + self.stride - 1) // self.stride for axis in (1, 2))
+        return values[:, :rows, :columns, :]
+
+    def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
+        values, image = input_shape
+        rows, columns = (None if size is None else -(-size // self.stride) for size in image[1:3])
+        return (values[0], rows, columns, values[3])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "stride": self.stride}

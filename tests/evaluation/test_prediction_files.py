@@ -138,9 +138,9 @@ def test_prediction_names(image: str, name: str) -> None:
 
 @pytest.mark.parametrize("bad", [[1, 1, -5, 9, 0.5], [1, 1, 5, -0.1, 0.5], [1, 1, 1e300, 9, 0.5], [-1e7, 1, 5, 9, 0.5]])
 def test_boxes_that_no_image_has_are_named(tmp_path: Path, bad: list[float]) -> None:
-    rows: Rows = {"a/1": [[1, 1, 5, 9, 0.5]], "a/2": [[1, 1, 0, 0, 0.5], bad]}
+    by_name = {"a/1": [[1, 1, 5, 9, 0.5]], "a/2": [[1, 1, 0, 0, 0.5], bad]}
     with pytest.raises(DataError, match=r"a/2\.txt:4: a width or height is negative, or a number beyond"):
-        read_predictions(write_predictions(tmp_path, rows), list(rows))
+        read_predictions(write_predictions(tmp_path, by_name), list(by_name))
 
 
 def _faces(count: int = 30) -> np.ndarray:

@@ -154,6 +154,20 @@ def test_few_positions_are_named_and_grey_images_taken() -> None:
     assert all(np.isfinite(weight).all() for weight in small.get_weights())
 
 
+def test_a_layer_without_a_rule_is_left_as_it_is_and_named() -> None:
+    image = keras.Input((None, None, 3))
+    x = _conv(layers.Rescaling(1 / 64, offset=-2)(image), "first")
+    x = _conv(layers.PReLU(shared_axes=[1, 2], name="slope")(x), "second")
+    model = lively(keras.Model(image, layers.Conv2D(4, 1, name="out")(x)), np.random.default_rng(0), 32)
+    masks = plan(model, 0.4)
+    small = shrink(model, masks)
+    slope = np.array(small.get_layer("slope").alpha)
+    report = repair(model, small, masks, _images(2))
+    assert report.left == ("slope",)
+    assert [layer.name for layer in report.layers] == ["second", "out"]
+    np.testing.assert_array_equal(small.get_layer("slope").alpha, slope)
+
+
 def test_unfit_images_are_refused() -> None:
     model = _network("plain")
     masks = plan(model, 0.4)
@@ -174,3 +188,13 @@ def test_recalibrated_statistics_are_those_of_the_image() -> None:
     norm = model.get_layer("first_bn")
     np.testing.assert_allclose(norm.moving_mean, np.mean(read, (0, 1, 2)), atol=1e-4)
     np.testing.assert_allclose(norm.moving_variance, np.var(read, (0, 1, 2)), rtol=1e-3)
+
+
+def test_moving_statistics_go_on_as_training_would() -> None:
+    one, other = _network("plain"), _network("plain")
+    batches = [np.stack(_images(2, seed=seed)[:1] * 2) for seed in range(3)]
+    recalibrate(one, batches, window_px=(8, 8), moving=True)
+    for batch in batches:
+        other(batch, training=True)
+    for ours, theirs in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)

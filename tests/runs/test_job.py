@@ -51,6 +51,7 @@ def _masked(model: keras.Model, masks: Masks) -> np.ndarray:
 
 
 OLD_ORDER: tuple[Stage, ...] = ("pretrain", "soft_prune", "finetune", "shrink", "evaluate")
+REPAIR_ORDER: tuple[Stage, ...] = ("pretrain", "soft_prune", "shrink", "repair", "finetune", "evaluate")
 NEW_ORDER: tuple[Stage, ...] = ("pretrain", "soft_prune", "shrink", "finetune", "evaluate")
 
 
@@ -125,12 +126,13 @@ class _Killed(BaseException):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("order", [OLD_ORDER, NEW_ORDER], ids=["finetune_shrink", "shrink_finetune"])
+@pytest.mark.parametrize("order", [OLD_ORDER, REPAIR_ORDER], ids=["finetune_shrink", "shrink_repair_finetune"])
 def test_a_run_killed_in_every_stage_ends_as_if_it_had_not_been(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: tuple[Stage, ...]
 ) -> None:
-    config.TRAIN.stages = order
+    config.TRAIN.stages, config.PRUNE.repair_images = order, 2
     whole = run(config, verbose=0)
+    assert ("repair" in whole) == ("repair" in order)
     original = lib.training.callbacks.Checkpoint.on_epoch_end
     first = Path(config.MODEL.model_path)
     config.MODEL.model_path = str(tmp_path / "killed")

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from lib.config import STAGES, Config, Stage, in_order
+from lib.config import STAGES, Config, Stage
 from lib.data.scenes import SampleSet
-from lib.errors import ConfigError
+from lib.errors import ConfigError, TrainingError
 from lib.models import load, save
 from lib.pruning.cost import count_parameters
 from lib.runs.job import run
@@ -18,13 +18,16 @@ from tests.detectors import small_detector
 Names = tuple[str, ...]
 
 SUBSETS: list[Names] = [
-    subset for count in range(1, len(STAGES) + 1) for subset in itertools.combinations(STAGES, count)
+    subset
+    for count in range(1, len(STAGES) + 1)
+    for subset in itertools.combinations(STAGES, count)
+    if "repair" not in subset or "shrink" in subset  # it mends what a removal leaves
 ]
 # shrink may also come right behind finetune.
 SWAPPED: list[Names] = [
     tuple({"shrink": "finetune", "finetune": "shrink"}.get(name, name) for name in subset)
     for subset in SUBSETS
-    if {"shrink", "finetune"} <= set(subset)
+    if {"shrink", "finetune"} <= set(subset) and "repair" not in subset
 ]
 
 
@@ -38,8 +41,8 @@ def config(samples: SampleSet, tmp_path: Path) -> Config:
     save(small_detector(), tmp_path / "small.keras")
     config.MODEL.pretrained_model = str(tmp_path / "small.keras")
     config.TRAIN.batch_size, config.TRAIN.train_set_size, config.TRAIN.val_set_size = 4, 8, 2
-    config.PRUNE.soft_epoch = config.PRUNE.finetune_epoch = config.PRUNE.epoch_prune = 1
-    config.PRUNE.rate = 0.5
+    config.SOFT_PRUNE.epoch = config.FINETUNE.epoch = config.PRUNE.epoch_prune = 1
+    config.PRUNE.rate, config.PRUNE.repair_images = 0.5, 2
     config.TRAIN.process_num = 1
     config.TEST.latency_rounds = 0
     config.SEARCH.groups = {"all": ["conv*"]}
@@ -56,7 +59,7 @@ def test_every_sensible_choice_runs(config: Config, names: Names) -> None:
     results: dict[str, Any] = run(config)
     folder = Path(config.MODEL.model_path)
     rows = results["stages"]
-    kept = {"soft_prune": "soft_prune", "shrink": "shrunk", "finetune": "finetune"}
+    kept = {"soft_prune": "soft_prune", "shrink": "shrunk", "repair": "repaired", "finetune": "finetune"}
     assert [row["stage"] for row in rows] == ["imported", *(kept[name] for name in names if name in kept)]
     assert all((row["ap"] is not None) == ("evaluate" in names) for row in rows)
     assert ("search" in results and bool(results["search"])) == ("search" in names)
@@ -69,12 +72,24 @@ def test_every_sensible_choice_runs(config: Config, names: Names) -> None:
 
 @pytest.mark.parametrize(
     "names",
-    [("evaluate", "shrink"), ("finetune", "soft_prune"), ("shrink", "soft_prune", "finetune"), ("search", "search")],
+    [
+        ("evaluate", "shrink"),
+        ("repair", "shrink"),
+        ("finetune", "soft_prune"),
+        ("shrink", "soft_prune", "finetune"),
+        ("search", "search"),
+    ],
     ids=" ".join,
 )
-def test_a_senseless_choice_is_refused_with_the_reason(config: Config, names: Names) -> None:
-    assert not in_order(names)
+def test_a_senseless_choice_is_refused_with_the_reason(names: Names) -> None:
+    config = Config()
     config.TRAIN.stages = cast(tuple[Stage, ...], names)
     with pytest.raises(ConfigError, match=r"in this order and each once, got"):
+        config.check()
+
+
+def test_a_repair_needs_a_removal(config: Config) -> None:
+    config.TRAIN.stages = ("pretrain", "repair")
+    with pytest.raises(TrainingError, match="the stage 'repair' needs removal of an earlier stage"):
         run(config)
     assert not Path(config.MODEL.model_path).exists()

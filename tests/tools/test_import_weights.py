@@ -23,6 +23,20 @@ def test_published_weights(
     assert "used     base.conv1.0.weight -> conv1/kernel" in printed
 
 
+@pytest.mark.parametrize("weights", ["yunet_n.pth", "yunet_s.pth", "yunet_n_dynamic.onnx"])
+def test_published_yunet(weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if weights.endswith(".onnx"):
+        pytest.importorskip("onnx")
+    output = tmp_path / "m.keras"
+    assert main(["--weights", str(shared(f"weights/yunet/{weights}")), "--output", str(output)]) == 0
+    assert anchors_of(load(output)).landmarks == 5
+    printed = capsys.readouterr().out
+    assert "used     backbone.model0.conv1.weight -> model0_conv1/kernel" in printed
+    assert f"m.keras: {weights[:7]}, anchor ratio 1" in printed
+    assert "unknown" not in printed
+    assert ("were folded" in printed) == weights.endswith(".onnx")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

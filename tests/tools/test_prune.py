@@ -95,4 +95,5 @@ def test_repairs_on_a_folder_of_photographs(
     assert "the same in both models" in printed
     assert "repaired on 3 images with 1 faces, 1 unreadable" in printed
     assert "broken.jpg" in printed
+    assert "fewer positions than unknowns, held by the ridge alone: " in printed
     assert (tmp_path / "small.keras").exists()

@@ -1,0 +1,120 @@
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lib.errors import ModelError
+from lib.models.pth import read_pth
+from tests.pth_files import Tensor, write_pth
+
+
+def test_tensors_come_back(tmp_path: Path, rng: np.random.Generator) -> None:
+    a, b = rng.normal(size=(2, 3, 4)), rng.normal(size=(5,))
+    content = {"a": Tensor.of(a), "b": Tensor.of(b), "scalar": Tensor.of(3), "empty": Tensor.of(np.zeros((0, 2)))}
+    tensors = read_pth(write_pth(tmp_path / "w.pth", content))
+    np.testing.assert_array_equal(tensors["a"], a.astype(np.float32))
+    np.testing.assert_array_equal(tensors["b"], b.astype(np.float32))
+    assert tensors["scalar"] == 3
+    assert tensors["empty"].shape == (0, 2)
+
+
+def test_strided_tensor(tmp_path: Path) -> None:
+    tensor = Tensor(np.arange(6, dtype=np.float32), (2, 3), (1, 2))
+    np.testing.assert_array_equal(read_pth(write_pth(tmp_path / "w.pth", {"t": tensor}))["t"], [[0, 2, 4], [1, 3, 5]])
+
+
+def test_of_a_checkpoint_the_state_dict_alone_is_read(tmp_path: Path) -> None:
+    file = write_pth(tmp_path / "w.pth", {"a": Tensor.of([1, 2])}, checkpoint=True)
+    tensors = read_pth(file)
+    assert list(tensors) == ["a"]
+    np.testing.assert_array_equal(tensors["a"], [1, 2])
+
+
+class _Malicious:
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+def test_malicious_pickles_are_refused_and_not_executed(tmp_path: Path, protocol: int) -> None:
+    trap = tmp_path / "executed"
+    file = tmp_path / "evil.pth"
+    for content in (
+        {"w": _Malicious(os.mkdir, str(trap))},
+        {"w": _Malicious(eval, f"open({str(trap)!r}, 'w')")},
+    ):
+        data = pickle.dumps(content, protocol)
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("archive/data.pkl", data)
+        with pytest.raises(ModelError, match="refused, nothing in it was executed") as error:
+            read_pth(file)
+        assert str(file) in str(error.value)
+        assert not trap.exists()
+
+
+@pytest.mark.parametrize(
+    "opcodes",
+    [
+        b"cos\nsystem\n(S'true'\ntR.",  # GLOBAL and REDUCE
+        b"(S'true'\nios\nsystem\n.",  # INST
+        b"(cos\nsystem\nS'true'\no.",  # OBJ
+        b"\x80\x02cos\nsystem\n)\x81.",  # NEWOBJ
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R.",  # the right name, called wrongly
+        b"\x80\x02ccollections\nOrderedDict\n(K\x01tR.",  # likewise
+        b"\x80\x02}q\x00h\x05.",  # a memo that was never written
+        b"\x80\x02.",  # nothing on the stack
+        b"\x80\x02}",  # no end
+        b"",
+    ],
+)
+def test_hostile_and_broken_opcodes(tmp_path: Path, opcodes: bytes) -> None:
+    file = tmp_path / "evil.pth"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", opcodes)
+    with pytest.raises(ModelError):
+        read_pth(file)
+
+
+def test_tensors_that_reach_out_of_their_storage_are_refused(tmp_path: Path) -> None:
+    storage = np.zeros(4, np.float32)
+    for shape, strides in (((10,), (1,)), ((2, 2), (1, 5)), ((2,), (-1,)), ((2, 2), (1,))):
+        with pytest.raises(ModelError, match="refused"):
+            read_pth(write_pth(tmp_path / "w.pth", {"t": Tensor(storage, shape, strides)}))
+    with pytest.raises(ModelError, match="not in the file"):
+        read_pth(write_pth(tmp_path / "w.pth", {"t": Tensor.of(storage)}, left_out="t"))
+
+
+@pytest.mark.parametrize("shape", [(10_000, 10_000), (5,)])
+def test_much_out_of_little_is_refused_before_it_is_made(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    made = Tensor(np.zeros(4, np.float32), shape, (0,) * len(shape))
+    with pytest.raises(ModelError, match="tensors that are larger than their storages"):
+        read_pth(write_pth(tmp_path / "w.pth", {"t": made}))
+
+
+def test_a_compressed_pickle_is_refused_by_its_size(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "w.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"]" * (20 << 20))
+    with pytest.raises(ModelError, match=r"data\.pkl has 20,971,520 bytes"):
+        read_pth(tmp_path / "w.pth")
+
+
+def test_damaged_files(tmp_path: Path) -> None:
+    file = write_pth(tmp_path / "w.pth", {"t": Tensor.of(np.zeros(1000))})
+    data = file.read_bytes()
+    flipped = bytearray(data)
+    flipped[len(data) // 2] ^= 0xFF  # inside the stored tensor: the archive's checksum notices
+    for content, message in ((data[:500], "not a zip"), (b"", "not a zip"), (bytes(flipped), "damaged")):
+        file.write_bytes(content)
+        with pytest.raises(ModelError, match=message):
+            read_pth(file)
+    with pytest.raises(ModelError, match="no such file"):
+        read_pth(tmp_path / "absent.pth")
+    with pytest.raises(ModelError, match="something else than a dictionary of tensors"):
+        read_pth(write_pth(tmp_path / "w.pth", {"t": 3}))
