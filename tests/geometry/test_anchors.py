@@ -86,3 +86,9 @@ def test_corner_code_is_five_times_the_distance_in_anchor_sizes() -> None:
     anchor = np.array([[0.5, 0.5, 0.2, 0.4]], np.float32)
     face = np.array([[0.42, 0.3, 0.6, 0.9]], np.float32)
     np.testing.assert_allclose(encode(face, anchor, "corners"), [[0.5, 0, 0, 2.5]], atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [{"ratio": float("nan")}, {"ratio": 0}, {"scales": (np.inf,)}, {"strides": ("4",) * 6}])
+def test_anchors_of_no_size_are_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="must be positive numbers"):
+        AnchorSpec(**bad)
