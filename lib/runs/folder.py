@@ -143,7 +143,7 @@ class RunFolder:
 
 
 def model_file(path: str | Path) -> Path:
-    """The model that a path means: a file itself; of a run folder what its last finished stage left.
+    """The model that a path means: a file or SavedModel itself; of a run folder what its last finished stage left.
 
     Raises:
         ModelError: there is nothing, or the folder holds no finished stage.
@@ -151,7 +151,7 @@ def model_file(path: str | Path) -> Path:
 
     """
     given = Path(path)
-    if given.is_file():
+    if given.is_file() or (given / "saved_model.pb").is_file():
         return given
     if not given.is_dir():
         raise ModelError(f"{given}: no such file or folder; expected a .keras model or a run folder")
