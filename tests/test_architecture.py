@@ -23,7 +23,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
 }
 STONES = {"errors", "files", "arrays", "tables", "console", "settings"}  # everyone may stand on them
 CONFIG = "config"  # a stone for runs/, tools and scripts alone
-EXPORTS = {"pb.py", "litert.py", "logs.py", "devices.py"}  # TensorFlow's formats, and its replicas
+# TensorFlow's formats, and its replicas.
+EXPORTS = {"pb.py", "saved_model.py", "litert.py", "quantized.py", "logs.py", "devices.py"}
 FILES = sorted((ROOT / "lib").rglob("*.py"))
 
 
