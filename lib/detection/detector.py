@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import keras
@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from lib.arrays import FloatArray
 from lib.detection.formats.pb import DetectionSettings, FrozenGraph
+from lib.errors import ModelError
 from lib.geometry.anchors import anchor_grid, decode
-from lib.geometry.suppression import best_first, best_passing, nms
+from lib.geometry.scores import margins, probabilities
+from lib.geometry.suppression import best_first, best_passing, in_whole_px, nms
 from lib.models import anchors_of, inference_model, load
 from lib.models.any_size import ready_for_any_size
 from lib.models.folding import fold_batch_norms
@@ -22,10 +24,22 @@ PUBLISHED = DetectionSettings()
 
 
 class Network(Protocol):
-    """What `FaceDetector` needs of a model, one class a format."""
+    """What `FaceDetector` needs of a model, one class a format.
+
+    Attributes:
+        landmarks: how many points of each face it finds.
+        whole_px: see `AnchorSpec`.
+
+    """
+
+    landmarks: int
+    whole_px: bool
 
     def candidates(self, image_rgb: NDArray[np.uint8], score_threshold: float) -> tuple[FloatArray, FloatArray]:
-        """Decoded boxes [n, 4] (xyxy, relative to the image) and scores [n] before NMS, the best 5000 at most."""
+        """Decoded boxes [n, 4 + 2 landmarks] and scores [n] before NMS, the best 5000 at most.
+
+        A box is xyxy and then the x, y of each landmark, all relative to the image.
+        """
         ...
 
 
@@ -37,9 +51,10 @@ class FaceDetector:
         iou_threshold: boxes that overlap a better one by more than this are dropped; None: what a frozen graph was
             made with, otherwise 0.3.
         max_detections: at most so many boxes an image; None: what a frozen graph was made with, otherwise 750.
+        landmarks: whether a call returns each face's landmarks too.
 
     Raises:
-        ModelError: the file is no detector of this toolkit.
+        ModelError: the file is no detector of this toolkit, or finds no landmarks.
 
     """
 
@@ -48,6 +63,7 @@ class FaceDetector:
         model: str | os.PathLike[str] | keras.Model,
         iou_threshold: float | None = None,
         max_detections: int | None = None,
+        landmarks: bool = False,
     ) -> None:
         self.network: Network
         settings = PUBLISHED
@@ -59,10 +75,13 @@ class FaceDetector:
             self.network = KerasNetwork(model if in_memory else load(model), live=in_memory)
         self.iou_threshold = settings.iou_threshold if iou_threshold is None else iou_threshold
         self.max_detections = settings.max_detections if max_detections is None else max_detections
+        self.landmarks = landmarks
+        if landmarks and not self.network.landmarks:
+            raise ModelError("this detector finds no landmarks; YuNet does, as a Keras model")
 
     def __call__(
         self, image_rgb: NDArray[np.uint8], score_threshold: float = 0.5, max_side: int | None = None
-    ) -> FloatArray:
+    ) -> FloatArray | Any:  # of a pair, Any spares all others to take it apart
         """Detects the faces of one image.
 
         Args:
@@ -72,12 +91,20 @@ class FaceDetector:
             max_side: an image with a longer side is first scaled down to this many px; None: never.
 
         Returns:
-            float32 [n, 5]: x1, y1, x2, y2 in pixels of the given image (not clipped to it) and score, best first.
+            float32 [n, 5]: x1, y1, x2, y2 in pixels of the given image (not clipped to it) and score, best first. With
+            `landmarks` a pair, the other part of which is float32 [n, k, 2]: x, y in pixels of each landmark.
 
         Raises:
             ValueError: another shape or type, or an image under 16 px.
 
         """
+        boxes, points = self.faces(image_rgb, score_threshold, max_side)
+        return (boxes, points) if self.landmarks else boxes
+
+    def faces(
+        self, image_rgb: NDArray[np.uint8], score_threshold: float = 0.5, max_side: int | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """Boxes [n, 5] and landmarks [n, k, 2] of one image, whatever `landmarks` says; k is 0 for models without."""
         image = as_rgb(image_rgb)
         scale = 1.0
         if max_side is not None:
@@ -89,12 +116,15 @@ class FaceDetector:
             size = (max(MIN_SIDE_PX, round(width * scale)), max(MIN_SIDE_PX, round(height * scale)))
             image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
         boxes, scores = self.candidates(image, score_threshold)
-        boxes = boxes * np.array([width, height, width, height], np.float32)
-        kept = nms(boxes, scores, self.iou_threshold, self.max_detections)
-        return np.column_stack([boxes[kept], scores[kept]]).astype(np.float32).reshape(-1, 5)
+        points = boxes[:, 4:].reshape(len(boxes), -1, 2) * np.array([width, height], np.float32)
+        boxes = boxes[:, :4] * np.array([width, height, width, height], np.float32)
+        compared = in_whole_px(boxes) if self.network.whole_px else boxes
+        kept = nms(compared, scores, self.iou_threshold, self.max_detections)
+        found = np.column_stack([boxes[kept], scores[kept]]).astype(np.float32).reshape(-1, 5)
+        return found, points[kept].astype(np.float32)
 
     def candidates(self, image_rgb: NDArray[np.uint8], score_threshold: float) -> tuple[FloatArray, FloatArray]:
-        """Decoded boxes [n, 4] (xyxy, relative to the image) and scores [n] before NMS, the best 5000 at most."""
+        """Decoded boxes [n, 4 + 2 landmarks] (relative) and scores [n] before NMS, the best 5000 at most."""
         return self.network.candidates(image_rgb, score_threshold)
 
 
@@ -110,25 +140,24 @@ class KerasNetwork:
 
     def __init__(self, model: keras.Model, live: bool) -> None:
         self.anchors = anchors_of(model)
+        self.landmarks, self.whole_px = self.anchors.landmarks, self.anchors.whole_px
         model = inference_model(model)
         self.model = model if live else fold_batch_norms(model)
         ready_for_any_size(self.model)
 
     def candidates(self, image_rgb: NDArray[np.uint8], score_threshold: float) -> tuple[FloatArray, FloatArray]:
-        """Decoded boxes [n, 4] (xyxy, relative to the image) and scores [n] before NMS, the best 5000 at most."""
+        """Decoded boxes [n, 4 + 2 landmarks] (relative) and scores [n] before NMS, the best 5000 at most."""
         outputs = self.model.predict_on_batch(image_rgb[None].astype(np.float32))
-        # Column by column: several times faster than along the last axis of [n, 2].
-        background, face = np.ascontiguousarray(np.asarray(outputs["scores"][0], np.float32).T)
-        highest = np.maximum(background, face)
-        exponential = np.exp(face - highest)
-        scores = exponential / (np.exp(background - highest) + exponential)
+        offsets, logits = np.asarray(outputs["boxes"][0]), np.asarray(outputs["scores"][0], np.float32)
+        if self.landmarks:
+            offsets = np.concatenate([offsets, np.asarray(outputs["landmarks"][0])], axis=1)
+        leads = margins(logits, self.anchors.scoring)
+        scores = probabilities(leads, self.anchors.scoring)
         passing = np.flatnonzero(scores >= score_threshold)
-        # By the logits, not the scores: these round differently from one runtime to the next.
-        margins = face[passing] - background[passing]
-        chosen = best_passing(margins, -np.inf, PUBLISHED.max_candidates)
-        best = passing[chosen[best_first(margins[chosen])]]
+        chosen = best_passing(leads[passing], -np.inf, PUBLISHED.max_candidates)
+        best = passing[chosen[best_first(leads[passing][chosen])]]
         anchors = anchor_grid(self.anchors, *image_rgb.shape[:2])
-        return decode(np.asarray(outputs["boxes"][0])[best], anchors[best], self.anchors.code), scores[best]
+        return decode(offsets[best], anchors[best], self.anchors.code), scores[best]
 
 
 def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

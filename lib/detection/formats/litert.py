@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lib.arrays import FloatArray
 from lib.errors import ModelError
 from lib.files import replacing
-from lib.models import inference_model
+from lib.models import anchors_of, inference_model
 from lib.models.folding import fold_batch_norms
 
 
@@ -39,6 +39,8 @@ def export_litert(model: keras.Model, path: str | os.PathLike[str], height_px: i
         raise ModelError(f"Keras runs on {keras.backend.backend()}; LiteRT needs KERAS_BACKEND=tensorflow")
     if not isinstance(model.output, dict) or not {"boxes", "scores"} <= set(model.output):
         raise ModelError(f"model {model.name!r} is no face detector: it has no outputs 'boxes' and 'scores'")
+    if anchors_of(model).scoring != "softmax":
+        raise ModelError(f"model {model.name!r}: its scores and landmarks cannot be written as LiteRT yet")
     image = keras.Input((height_px, width_px, 3), batch_size=1, name="image")
     outputs = fold_batch_norms(inference_model(model))(image)
     # The softmax over two classes is the sigmoid of their difference, at a fraction of its time.

@@ -73,6 +73,8 @@ def freeze(
     tf = _tensorflow()
     settings = settings or DetectionSettings()
     anchors = anchors_of(model)
+    if anchors.scoring != "softmax":
+        raise ModelError(f"model {model.name!r}: its scores and landmarks cannot be written into a frozen graph yet")
     if keras.backend.backend() != "tensorflow":
         raise ModelError(f"Keras runs on {keras.backend.backend()}; freezing needs KERAS_BACKEND=tensorflow")
     folded = fold_batch_norms(inference_model(model))
@@ -208,6 +210,8 @@ class FrozenGraph:
         ModelError: the file is missing, is no GraphDef or no detector of this toolkit, or TensorFlow is not installed.
 
     """
+
+    landmarks, whole_px = 0, False  # none are written
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         file = Path(path)
