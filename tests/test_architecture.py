@@ -16,7 +16,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "data": ("geometry",),
     "models": ("geometry", "pruning.graph"),
     "training": ("data", "models", "geometry", "pruning"),
-    "detection": ("geometry", "models", "data.images"),
+    "detection": ("geometry", "models", "data.images", "pruning.graph"),
     "evaluation": ("detection", "geometry", "data", "models", "pruning"),
     "search": ("training", "evaluation", "detection", "data", "models", "pruning"),
     "runs": ("geometry", "pruning", "data", "models", "training", "detection", "evaluation", "search"),

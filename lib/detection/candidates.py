@@ -5,7 +5,8 @@ import math
 import numpy as np
 
 from lib.arrays import FloatArray
-from lib.geometry.anchors import AnchorSpec, anchor_grid, decode
+from lib.geometry.anchors import AnchorSpec, Scoring, anchor_grid, decode
+from lib.geometry.scores import margins, probabilities
 from lib.geometry.suppression import best_first, best_passing
 
 MAX_CANDIDATES = 5000  # so many of the best enter NMS, as in the published test code
@@ -32,20 +33,23 @@ def from_scores(
 def from_logits(
     offsets: FloatArray, logits: FloatArray, anchors: AnchorSpec, size_px: tuple[int, int], threshold: float
 ) -> tuple[FloatArray, FloatArray]:
-    """The same from logits [n, 2] of background and face, and ordered by them.
+    """The same from two logits an anchor [n, 2], and ordered by their margins.
 
-    Scores near 1 round differently from one runtime to the next; the logits still tell them apart.
+    Scores near 1 round differently from one runtime to the next; the margins still tell them apart.
     """
-    margins = logits[:, 1] - logits[:, 0]
-    # A little below the threshold's own logit, so that the score itself decides.
-    low = -math.inf if threshold <= 0 else math.log(threshold / (1 - threshold)) - 1e-3 if threshold < 1 else 0.0
-    near = np.flatnonzero(margins >= low)
-    passing = near[_sigmoid(margins[near]) >= threshold]
-    chosen = passing[best_passing(margins[passing], -math.inf, MAX_CANDIDATES)]
-    best = chosen[best_first(margins[chosen])]
-    return decode(offsets[best], anchor_grid(anchors, *size_px)[best], anchors.code), _sigmoid(margins[best])
+    leads = margins(logits, anchors.scoring)
+    near = np.flatnonzero(leads >= _least_margin(threshold, anchors.scoring))
+    passing = near[probabilities(leads[near], anchors.scoring) >= threshold]
+    chosen = passing[best_passing(leads[passing], -math.inf, MAX_CANDIDATES)]
+    best = chosen[best_first(leads[chosen])]
+    boxes = decode(offsets[best], anchor_grid(anchors, *size_px)[best], anchors.code)
+    return boxes, probabilities(leads[best], anchors.scoring)
 
 
-def _sigmoid(x: FloatArray) -> FloatArray:
-    small = np.exp(-np.abs(x))  # never overflows
-    return np.where(x >= 0, 1, small) / (1 + small)
+def _least_margin(threshold: float, scoring: Scoring) -> float:
+    """A little below the threshold's own margin, so that the score itself decides."""
+    if threshold <= 0:
+        return -math.inf
+    if scoring == "softmax":
+        return math.log(threshold / (1 - threshold)) - 1e-3 if threshold < 1 else 0.0
+    return math.log(threshold) - 1e-3

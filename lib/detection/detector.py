@@ -15,8 +15,8 @@ from lib.arrays import FloatArray
 from lib.detection.formats import Network, open_network
 from lib.detection.formats.keras import KerasNetwork
 from lib.detection.formats.pb import DetectionSettings
-from lib.errors import ConfigError
-from lib.geometry.suppression import nms
+from lib.errors import ConfigError, ModelError
+from lib.geometry.suppression import in_whole_px, nms
 
 MIN_SIDE_PX = 16
 PADDING = 117  # a middle grey, near the mean that networks subtract
@@ -33,9 +33,10 @@ class FaceDetector:
             made with, otherwise 0.3.
         max_detections: at most so many boxes an image; None: what a frozen graph was made with, otherwise 750.
         threads: of LiteRT and ONNX Runtime; None: LiteRT takes one, ONNX Runtime one a core.
+        landmarks: whether a call returns each face's landmarks too.
 
     Raises:
-        ModelError: the file is no detector of this toolkit.
+        ModelError: the file is no detector of this toolkit, or finds no landmarks.
         ConfigError: a threshold or a number is out of range, or threads are given for a format that TensorFlow runs.
 
     """
@@ -46,16 +47,20 @@ class FaceDetector:
         iou_threshold: float | None = None,
         max_detections: int | None = None,
         threads: int | None = None,
+        landmarks: bool = False,
     ) -> None:
         self.network: Network = KerasNetwork(model) if isinstance(model, keras.Model) else open_network(model, threads)
         settings = getattr(self.network, "settings", PUBLISHED)
         given: dict[str, Any] = {"iou_threshold": iou_threshold, "max_detections": max_detections}
         settings = replace(settings, **{name: value for name, value in given.items() if value is not None})
         self.iou_threshold, self.max_detections = settings.iou_threshold, settings.max_detections
+        self.landmarks = landmarks
+        if landmarks and not self.network.landmarks:
+            raise ModelError("this detector finds no landmarks; YuNet does, as a Keras model")
 
     def __call__(
         self, image_rgb: NDArray[np.uint8], score_threshold: float = 0.5, max_side: int | None = None
-    ) -> FloatArray:
+    ) -> FloatArray | Any:  # of a pair, Any spares all others to take it apart
         """Detects the faces of one image.
 
         A file of a fixed size sees the image scaled to fit, its proportions kept, and padded.
@@ -67,24 +72,37 @@ class FaceDetector:
             max_side: an image with a longer side is first scaled down to this many px; None: never.
 
         Returns:
-            float32 [n, 5]: x1, y1, x2, y2 in pixels of the given image (not clipped to it) and score, best first.
+            float32 [n, 5]: x1, y1, x2, y2 in pixels of the given image (not clipped to it) and score, best first. With
+            `landmarks` a pair, the other part of which is float32 [n, k, 2]: x, y in pixels of each landmark.
 
         Raises:
             ValueError: another shape or type, or an image under 16 px.
             ConfigError: the score threshold is out of range.
 
         """
-        return self.batch([image_rgb], score_threshold, max_side)[0]
+        boxes, points = self.faces(image_rgb, score_threshold, max_side)
+        return (boxes, points) if self.landmarks else boxes
+
+    def faces(
+        self, image_rgb: NDArray[np.uint8], score_threshold: float = 0.5, max_side: int | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """Boxes [n, 5] and landmarks [n, k, 2] of one image, whatever `landmarks` says; k is 0 for models without."""
+        return self._faces([image_rgb], score_threshold, max_side)[0]
 
     def batch(
         self, images_rgb: Sequence[NDArray[np.uint8]], score_threshold: float = 0.5, max_side: int | None = None
     ) -> list[FloatArray]:
-        """Detects the faces of many images of one size at once; arguments and results as for one.
+        """Detects the faces of many images of one size at once: the boxes of each, as for one.
 
         Raises:
             ValueError: as for one image, or the images differ in size.
 
         """
+        return [boxes for boxes, _ in self._faces(images_rgb, score_threshold, max_side)]
+
+    def _faces(
+        self, images_rgb: Sequence[NDArray[np.uint8]], score_threshold: float, max_side: int | None
+    ) -> list[tuple[FloatArray, FloatArray]]:
         if not 0 <= score_threshold <= 1:
             raise ConfigError(f"score_threshold must lie in 0..1, got {score_threshold}")
         images = [as_rgb(image) for image in images_rgb]
@@ -98,16 +116,22 @@ class FaceDetector:
         fitted = [fit(image, self.network.size_px, max_side) for image in images]
         found = self.network.candidates(np.stack([image for image, _ in fitted]), score_threshold)
         return [
-            self._suppressed(boxes * extent_px, scores)
-            for (boxes, scores), (_, extent_px) in zip(found, fitted, strict=True)
+            self._suppressed(candidates, scores, extent_px)
+            for (candidates, scores), (_, extent_px) in zip(found, fitted, strict=True)
         ]
 
-    def _suppressed(self, boxes_px: FloatArray, scores: FloatArray) -> FloatArray:
-        kept = nms(boxes_px, scores, self.iou_threshold, self.max_detections)
-        return np.column_stack([boxes_px[kept], scores[kept]]).astype(np.float32).reshape(-1, 5)
+    def _suppressed(
+        self, candidates: FloatArray, scores: FloatArray, extent_px: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        boxes = candidates[:, :4] * extent_px
+        points = candidates[:, 4:].reshape(len(candidates), -1, 2) * extent_px[:2]
+        compared = in_whole_px(boxes) if self.network.whole_px else boxes
+        kept = nms(compared, scores, self.iou_threshold, self.max_detections)
+        found = np.column_stack([boxes[kept], scores[kept]]).astype(np.float32).reshape(-1, 5)
+        return found, points[kept].astype(np.float32)
 
     def candidates(self, image_rgb: NDArray[np.uint8], score_threshold: float) -> tuple[FloatArray, FloatArray]:
-        """Decoded boxes [n, 4] (xyxy, relative to the image) and scores [n] before NMS, the best 5000 at most."""
+        """Decoded boxes [n, 4 + 2 landmarks] (relative) and scores [n] before NMS, the best 5000 at most."""
         return self.network.candidates(image_rgb[None], score_threshold)[0]
 
 

@@ -32,7 +32,8 @@ def exportable(model: keras.Model, size_px: tuple[int, int] | None, batch: int |
             the formats.
 
     """
-    anchors_of(model)
+    if anchors_of(model).scoring != "softmax":
+        raise ModelError(f"model {model.name!r}: its scores and landmarks can be written as .keras and for OpenCV only")
     if keras.backend.backend() != "tensorflow":
         raise ModelError(f"Keras runs on {keras.backend.backend()}; exporting needs KERAS_BACKEND=tensorflow")
     image = keras.Input((*(size_px or (None, None)), 3), batch_size=batch, name=IMAGE)

@@ -24,14 +24,23 @@ class Network(Protocol):
 
     Attributes:
         size_px: height and width of the images it takes; None: any.
+        landmarks: how many points of each face it finds.
+        whole_px: see `AnchorSpec`.
 
     """
 
     @property
     def size_px(self) -> tuple[int, int] | None: ...
+    @property
+    def landmarks(self) -> int: ...
+    @property
+    def whole_px(self) -> bool: ...
 
     def candidates(self, images_rgb: NDArray[np.uint8], score_threshold: float) -> list[tuple[FloatArray, FloatArray]]:
-        """Of each of the images [B, H, W, 3] decoded boxes [n, 4] (xyxy, relative) and scores [n], best first."""
+        """Of each of the images [B, H, W, 3] decoded boxes [n, 4 + 2 landmarks] and scores [n], best first.
+
+        A box is xyxy and then the x, y of each landmark, all relative to the image.
+        """
         ...
 
 

@@ -43,13 +43,16 @@ class KerasNetwork:
         live = isinstance(model, keras.Model)
         loaded = model if live else load(model)
         self.anchors = anchors_of(loaded)
+        self.landmarks, self.whole_px = self.anchors.landmarks, self.anchors.whole_px
         detecting = inference_model(loaded)
         self.model = detecting if live else fold_batch_norms(detecting)
         ready_for_any_size(self.model)
 
     def candidates(self, images_rgb: NDArray[np.uint8], score_threshold: float) -> list[tuple[FloatArray, FloatArray]]:
-        """Of each image decoded boxes [n, 4] (xyxy, relative) and scores [n] before NMS, best first, at most 5000."""
+        """Of each image decoded boxes [n, 4 + 2 landmarks] and scores [n] before NMS, best first, at most 5000."""
         outputs = self.model.predict_on_batch(images_rgb.astype(np.float32))
         offsets, logits = np.asarray(outputs["boxes"]), np.asarray(outputs["scores"], np.float32)
+        if self.landmarks:
+            offsets = np.concatenate([offsets, np.asarray(outputs["landmarks"])], axis=-1)
         size = images_rgb.shape[1:3]
         return [from_logits(*one, self.anchors, size, score_threshold) for one in zip(offsets, logits, strict=True)]

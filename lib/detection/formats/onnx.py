@@ -81,6 +81,8 @@ class OnnxNetwork:
 
     """
 
+    landmarks, whole_px = 0, False  # none are written
+
     def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
         file = Path(path)
         if not file.is_file():

@@ -85,6 +85,8 @@ def detection_graph(model: keras.Model, settings: DetectionSettings) -> Any:
     """The GraphDef that `freeze` writes, with a description that is not sealed yet."""
     tf = _tensorflow()
     anchors = anchors_of(model)
+    if anchors.scoring != "softmax":
+        raise ModelError(f"model {model.name!r}: its scores and landmarks cannot be written into a frozen graph yet")
     if keras.backend.backend() != "tensorflow":
         raise ModelError(f"Keras runs on {keras.backend.backend()}; freezing needs KERAS_BACKEND=tensorflow")
     folded = fold_batch_norms(inference_model(model))
@@ -193,6 +195,7 @@ class FrozenGraph:
     """
 
     size_px = None  # images of any size
+    landmarks, whole_px = 0, False  # none are written
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         file = Path(path)
