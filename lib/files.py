@@ -94,21 +94,17 @@ def read_own(path: str | os.PathLike[str], kind: Any, error: type[ToolkitError],
     try:
         return typed(kind, read_json(path))
     except (OSError, ValueError, RecursionError) as problem:
-        raise error(f"{path}: not as it was written ({_brief(problem)}); {remedy}") from problem
+        reason = problem.strerror if isinstance(problem, OSError) else str(problem)[:200]
+        raise error(f"{path}: not as it was written ({reason}); {remedy}") from problem
 
 
 def typed(kind: Any, content: Any) -> Any:
     """What JSON holds, as a type with its parts; ValueError where it is of another."""
-    return TypeAdapter(kind).validate_json(json.dumps(content), strict=True)
-
-
-def _brief(problem: Exception) -> str:
-    if isinstance(problem, ValidationError):
-        first = problem.errors()[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'its content'}: {first['msg']}"
-    if isinstance(problem, OSError):
-        return problem.strerror or str(problem)
-    return str(problem)[:200]
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(content), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'its content'}: {first['msg']}") from None
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

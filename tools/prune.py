@@ -40,6 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from lib.tables import removal_table
 
         model = _model(options.ckpt_path)
+        if options.check or options.repair:  # what would fail after the work
+            from lib.data.images import image_files
+            from lib.evaluation.equality import require_image_input
+
+            require_image_input(model)
+            for folder in filter(None, (options.images, options.repair)):
+                image_files(folder)
         masked = keras.models.clone_model(model)
         masked.set_weights(model.get_weights())
         protected = tuple(options.protected)

@@ -59,7 +59,9 @@ class AnchorSpec:
         if not self.strides or len(self.strides) != len(self.sizes):
             raise ValueError(f"one anchor size a stride is needed, got strides {self.strides}, sizes {self.sizes}")
         numbers = (*self.strides, *self.sizes, *self.scales, self.ratio)
-        if not self.scales or not all(isinstance(number, int | float) and 0 < number < 1e6 for number in numbers):
+        if not self.scales or not all(
+            isinstance(number, int | float | np.number) and 0 < number < 1e6 for number in numbers
+        ):
             raise ValueError(f"strides, sizes, scales and ratio must be positive numbers below 1e6, got {self}")
         for name, value, known in (
             ("box code", self.code, get_args(Code)),

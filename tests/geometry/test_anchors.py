@@ -107,3 +107,9 @@ def test_landmarks_come_back_and_belong_to_the_cells() -> None:
 def test_descriptions_that_make_no_sense(option: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must"):
         AnchorSpec(**option)
+
+
+@pytest.mark.parametrize("bad", [{"ratio": float("nan")}, {"ratio": 0}, {"scales": (np.inf,)}, {"strides": ("4",) * 6}])
+def test_anchors_of_no_size_are_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="must be positive numbers"):
+        AnchorSpec(**bad)
