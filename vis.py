@@ -1,4 +1,4 @@
-"""Draws detected faces and their scores into images, a video or a camera's pictures, and writes them to files."""
+"""Draws detected faces, their scores and landmarks into images, a video or a camera's pictures, and writes files."""
 
 import argparse
 import sys
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         unusable = draw_source(
             options.input,
             options.output,
-            lambda image: detector(image, options.score_threshold, options.max_side),
+            lambda image: detector.faces(image, options.score_threshold, options.max_side),
             lambda what, faces: print(f"{what}: {faces} face{'' if faces == 1 else 's'}"),
             show,
         )

@@ -1,5 +1,6 @@
 """What the entry points share: logging to the console, errors without tracebacks, progress on one line."""
 
+import io
 import logging
 import os
 import sys
@@ -14,6 +15,9 @@ from lib.errors import ToolkitError
 def start_logging() -> None:
     """Shows this toolkit's messages on stderr, hides TensorFlow's start-up notes. To call before importing Keras."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for stream in (sys.stdout, sys.stderr):  # names of files may be no text at all
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("absl").setLevel(logging.ERROR)
     logging.getLogger("tensorflow").setLevel(logging.WARNING)  # it tells of every export
@@ -21,11 +25,18 @@ def start_logging() -> None:
 
 @contextmanager
 def friendly_errors(when_interrupted: str = "interrupted") -> Iterator[None]:
-    """Turns a ToolkitError into its message on stderr and status 2, Ctrl-C into `when_interrupted` and status 130."""
+    """Turns errors that a user can mend into their message on stderr and status 2.
+
+    These are ToolkitErrors, and files that cannot be read or written. Ctrl-C becomes `when_interrupted` and status 130.
+    """
     try:
         yield
     except ToolkitError as error:
         sys.exit(_exit(f"error: {error}", 2))
+    except OSError as error:
+        if error.errno is None:
+            raise
+        sys.exit(_exit(f"error: {error.filename or 'a file'}: {error.strerror}", 2))
     except KeyboardInterrupt:
         sys.exit(_exit(when_interrupted, 130))
 

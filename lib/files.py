@@ -9,6 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from lib.errors import ToolkitError
+
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -61,7 +65,8 @@ def is_left_half_written(name: str, ours: str) -> bool:
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes UTF-8 text; the file is whole or absent."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # File names that are no UTF-8 are written as they are.
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
@@ -72,6 +77,34 @@ def write_json(path: str | os.PathLike[str], content: Any) -> None:
 def read_json(path: str | os.PathLike[str]) -> Any:
     """What `write_json` wrote."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def read_own(path: str | os.PathLike[str], kind: Any, error: type[ToolkitError], remedy: str) -> Any:
+    """What `write_json` wrote into a file of ours, checked to be of a type.
+
+    Args:
+        kind: a type with its parts, such as `dict[str, list[int]]` or a dataclass; numbers and texts are not converted.
+        error: what is raised.
+        remedy: what to do then.
+
+    Raises:
+        error: the file is missing, cut short or holds something else; names file, place and remedy.
+
+    """
+    try:
+        return typed(kind, read_json(path))
+    except (OSError, ValueError, RecursionError) as problem:
+        reason = problem.strerror if isinstance(problem, OSError) else str(problem)[:200]
+        raise error(f"{path}: not as it was written ({reason}); {remedy}") from problem
+
+
+def typed(kind: Any, content: Any) -> Any:
+    """What JSON holds, as a type with its parts; ValueError where it is of another."""
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(content), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'its content'}: {first['msg']}") from None
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

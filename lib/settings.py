@@ -53,7 +53,7 @@ class Section(BaseModel):
     """
 
     __slots__ = ("_place",)  # no field: neither compared nor written
-    model_config = ConfigDict(validate_assignment=True, extra="forbid", strict=True)
+    model_config = ConfigDict(validate_assignment=True, extra="forbid", strict=True, allow_inf_nan=False)
     concerns: ClassVar[tuple[str, ...]] = ()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -147,6 +147,10 @@ class Settings(BaseModel):
     def assign(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
         """Assigns values by section and key, as `config.json` has them; raises ConfigError as an assignment does."""
         for section, values in sections.items():
+            if section not in type(self).model_fields:
+                raise ConfigError(f"{section!r} is no section{_nearest(str(section), list(type(self).model_fields))}")
+            if not isinstance(values, Mapping):
+                raise ConfigError(f"{section} must hold settings by name, got {values!r:.80}")
             for key, value in values.items():
                 setattr(getattr(self, section), key, value)
 
@@ -215,10 +219,14 @@ def _from_json(file: Path, kind: type[AnySettings]) -> AnySettings:
         sections = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ConfigError(f"{file}:{error.lineno}: {error.msg}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{file}: cannot be read as JSON ({error})") from error
+    if not isinstance(sections, dict) or not isinstance(sections.get("config", sections), dict):
+        raise ConfigError(f'{file}: expected {{"SECTION": {{"key": value}}}}, or the config.json of a run')
     config = kind()
     try:
         config.assign(sections.get("config", sections))
-    except (ConfigError, AttributeError) as error:
+    except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
     return config
 

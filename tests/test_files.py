@@ -1,9 +1,12 @@
 import json
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from lib.files import is_left_half_written, read_json, replacing, sha256, strangers, write_json, write_text
+from lib.errors import DataError
+from lib.files import is_left_half_written, read_json, read_own, replacing, sha256, strangers, write_json, write_text
 
 
 def test_file_is_whole_or_absent(tmp_path: Path) -> None:
@@ -60,3 +63,43 @@ def test_what_a_kill_leaves_is_known(tmp_path: Path) -> None:
         assert is_left_half_written(temporary.name, r"a\.b\.json")
         assert not is_left_half_written(temporary.name, r"b\.json")
     assert not is_left_half_written("a.b.json", r"a\.b\.json")
+
+
+def test_names_that_are_no_text_are_written_as_they_are(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.jpg")
+    write_text(tmp_path / name, name)
+    assert (tmp_path / name).read_bytes() == b"caf\xe9.jpg"
+
+
+@dataclass(frozen=True)
+class _Own:
+    names: tuple[str, ...]
+    share: float
+    more: dict[str, list[int]]
+
+
+def test_our_own_files_are_read_by_their_type(tmp_path: Path) -> None:
+    content = {"names": ["a"], "share": 1, "more": {"b": [3]}}
+    write_json(tmp_path / "a.json", content)
+    assert read_own(tmp_path / "a.json", _Own, DataError, "mend it") == _Own(("a",), 1.0, {"b": [3]})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "No such file"),
+        ("", "Expecting value"),
+        ('{"names": ["a"', "Expecting"),
+        ("[]", "its content: "),
+        ('{"names": ["a"], "share": 1}', "more: Field required"),
+        ('{"names": ["a"], "share": "1", "more": {}}', "share: Input should be a valid number"),
+        ('{"names": "a", "share": 1, "more": {}}', "names: Input should be a valid"),
+        ('{"names": [], "share": 1, "more": {"b": [true]}}', r"more\.b\.0: Input should be a valid integer"),
+        ("[" * 100_000, "recursion"),
+    ],
+)
+def test_what_is_not_ours_is_named_with_the_remedy(tmp_path: Path, text: str | None, message: str) -> None:
+    if text is not None:
+        (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DataError, match=rf"a\.json: not as it was written \(.*{message}.*\); mend it"):
+        read_own(tmp_path / "a.json", _Own, DataError, "mend it")

@@ -83,3 +83,29 @@ def test_what_does_not_matter_is_said_at_the_setting() -> None:
     kitchen.OVEN.light = False
     assert kitchen.immaterial(["knead", "bake"]) == {"OVEN.light"}
     assert kitchen.immaterial(["knead"]) == {"OVEN.light", "OVEN.clock", "OVEN.degrees"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"config": {"__class__": {"TRAIN": 1}}}',
+        '{"__class__": {"model_fields": {}}}',
+        '{"TRAIN": {"__class__": {}}}',
+        '{"TRAIN": {"__dict__": {}}}',
+        '{"TRAIN": 3}',
+        '{"config": 3}',
+        "[]",
+        "3",
+        "[" * 100_000,
+    ],
+)
+def test_a_json_config_can_set_settings_and_nothing_else(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(content)
+    before = Config().model_dump()
+    with pytest.raises(ConfigError, match=r"config\.json"):
+        load_config(file)
+    assert Config().model_dump() == before
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="cannot be read as JSON"):
+        load_config(file)

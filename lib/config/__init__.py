@@ -90,11 +90,26 @@ class Config(Settings):
             )
         if data.multiscale and (any(size % 32 for size in data.scales) or data.scales[0] >= data.scales[1]):
             raise ConfigError(f"DATA.scales must be two multiples of 32, the smaller first, got {list(data.scales)}")
+        if data.root_path and not data.val_txt_path:
+            raise ConfigError(
+                "DATA.root_path is set, but no annotations: the built-in sample set would be taken; set "
+                "DATA.train_txt_path and DATA.val_txt_path, or leave DATA.root_path empty"
+            )
+        if data.cover_small_face >= min(data.hin, data.win):
+            raise ConfigError(
+                f"DATA.cover_small_face = {data.cover_small_face:g} px would cover every face of an input of "
+                f"{data.hin}x{data.win}; 0 is off"
+            )
         if self.ANCHOR.second_stage_thresh >= self.ANCHOR.POSITIVE_ANCHOR_THRESH:
             raise ConfigError("ANCHOR.second_stage_thresh must lie below ANCHOR.POSITIVE_ANCHOR_THRESH")
         if self.ANCHOR.NEGATIVE_ANCHOR_THRESH > self.ANCHOR.POSITIVE_ANCHOR_THRESH:
             raise ConfigError("ANCHOR.NEGATIVE_ANCHOR_THRESH must not lie above ANCHOR.POSITIVE_ANCHOR_THRESH")
         if self.SEARCH.enabled or "search" in train.stages:
+            if "search" not in stage_names(self):
+                raise ConfigError(
+                    "SEARCH.enabled looks for rates, but no stage prunes at them; add 'soft_prune', 'shrink' or "
+                    "'finetune' to TRAIN.stages, or 'search' itself"
+                )
             self._check_search()
 
     def _check_stages(self) -> None:

@@ -38,7 +38,7 @@ class Train(Section):
         "finetune",
         "evaluate",
     )
-    seed: Count = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     batch_size: Positive = 16
     lr_schedule: Literal["step", "cosine"] = "step"
     warmup_step: Count = 0
@@ -130,7 +130,7 @@ class Model(Section):
     model_path: Annotated[str, Field(min_length=1), Immaterial()] = "runs/eresfd"
     pretrained_model: str = ""
     net_structure: NetStructure = "eresfd"
-    width_mult: Annotated[float, Field(gt=0)] = 0.0625
+    width_mult: Annotated[float, Field(gt=0, le=4)] = 0.0625
     backbone_weights: Annotated[str, Field(min_length=1)] = "imagenet"
     l2_norm: tuple[PositiveFloat, ...] = (10, 8, 5)
     fpn: bool = True
@@ -191,7 +191,7 @@ class Test(Section):
 
     score_thres: Annotated[float, Field(ge=0, le=1), Unmeasured] = 0.05
     iou_thres: Annotated[float, Field(gt=0, lt=1), Unmeasured] = 0.3
-    max_detect: Annotated[Positive, Unmeasured] = 750
+    max_detect: Annotated[int, Field(gt=0, lt=2**31), Unmeasured] = 750
     latency_rounds: Annotated[Count, Immaterial()] = 60
 
 
@@ -199,7 +199,7 @@ class Prune(Section):
     """How much goes, by which criterion, and how."""
 
     concerns = ("search", "soft_prune", "shrink", "repair", "finetune")
-    rate: Share | dict[str, Share] = 0.3
+    rate: Share | Annotated[dict[str, Share], Field(min_length=1)] = 0.3
     mode: Literal["removable", "per_layer"] = "removable"
     criterion: Literal["fpgm", "l1", "l2", "random"] = "fpgm"
     channel_divisor: Positive = 1

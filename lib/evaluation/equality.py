@@ -41,6 +41,16 @@ class Equality:
         return self.largest_difference <= TOLERANCE and self.same_detections
 
 
+def require_image_input(model: keras.Model) -> None:
+    """Raises ModelError unless a model takes RGB images of any size and nothing else: no others can be compared."""
+    shapes = [tuple(value.shape[1:]) for value in model.inputs]
+    if shapes != [(None, None, 3)]:
+        raise ModelError(
+            f"model {model.name!r} takes {', '.join(map(str, shapes))} (height, width, channels); only models of one "
+            "input of RGB images of any size, (None, None, 3), can be compared; leave the comparison out"
+        )
+
+
 def compare(masked: keras.Model, small: keras.Model, images_rgb: Iterable[NDArray[np.uint8]]) -> Equality:
     """Compares two models on images [H, W, 3], each at its own size.
 

@@ -56,6 +56,16 @@ def nms(boxes_xyxy: FloatArray, scores: FloatArray, iou_threshold: float, max_ou
     return order[leaders]
 
 
+def in_whole_px(boxes_xyxy_px: FloatArray) -> FloatArray:
+    """Boxes [n, 4] as OpenCV's face detector compares them: corner, width and height each cut to whole pixels.
+
+    Of faces of a few pixels it keeps some that `nms` would drop with the boxes as they are.
+    """
+    corners = np.trunc(boxes_xyxy_px[:, :2])
+    sides = np.trunc(boxes_xyxy_px[:, 2:] - boxes_xyxy_px[:, :2])
+    return np.concatenate([corners, corners + sides], axis=1)
+
+
 def vote(
     detections: FloatArray, iou_threshold: float = 0.3, max_output: int = 750, keep_lone: bool = True
 ) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from lib.errors import DataError
 
 def is_photograph(image: Any) -> bool:
     """Whether this is one image, uint8, and not a batch that is ready for the model."""
-    return isinstance(image, np.ndarray) and image.dtype == np.uint8
+    return isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim < 4
 
 
 def as_batch(image: Any, model: keras.Model, dtype: Any = np.float32) -> Any:

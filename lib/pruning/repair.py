@@ -92,7 +92,11 @@ def repair(
 
 
 def recalibrate(
-    model: keras.Model, images: Iterable[Any], window_px: tuple[int, int] = (640, 1024), seed: int = 0
+    model: keras.Model,
+    images: Iterable[Any],
+    window_px: tuple[int, int] = (640, 1024),
+    seed: int = 0,
+    moving: bool = False,
 ) -> None:
     """Measures the batch statistics of every trainable batch normalisation anew, in place.
 
@@ -102,6 +106,8 @@ def recalibrate(
     Args:
         images, window_px: as for `repair`.
         seed: of windows.
+        moving: by each layer's own moving average instead, as training goes on: the last batches count most, and the
+            statistics as they were count with momentum^batches.
 
     Raises:
         DataError: there is no image.
@@ -113,7 +119,7 @@ def recalibrate(
     sums = [np.zeros((3, norm.moving_mean.shape[0])) for norm in norms]
     count = 0
     try:
-        for norm in norms:
+        for norm in [] if moving else norms:
             norm.momentum = 0.0  # the moving statistics become those of the batch
         for image in images:
             batch = as_batch(image, model)
@@ -129,6 +135,8 @@ def recalibrate(
             norm.momentum = momentum
     if not count:
         raise DataError("batch statistics cannot be measured without an image")
+    if moving:
+        return
     for norm, total in zip(norms, sums, strict=True):
         mean, square, variance = total / count
         norm.moving_mean.assign(mean)

@@ -1,31 +1,37 @@
 """A run folder: settings, state, checkpoints and results of one run, so that it can be killed and go on."""
 
 import difflib
+import hashlib
+import io
 import logging
 import os
 import platform
+import re
 import subprocess
 import sys
+import zipfile
+import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lib.config import Config, stage_names
 from lib.errors import ConfigError, ModelError, TrainingError
-from lib.files import is_left_half_written, read_json, strangers, write_json
-from lib.runs.state import RunState
+from lib.files import is_left_half_written, read_json, read_own, sha256, strangers, write_json
+from lib.runs.lock import FolderLock
+from lib.runs.state import REMEDY, RunState
 from lib.training.position import Position
 
 logger = logging.getLogger(__name__)
 
-_SETTINGS = r"config\.json"
+_SETTINGS = r"config\.json|\.lock"
 # Everything that a run writes into its folder, and what tools/auto_freeze.py and benchmarks put beside it.
 _OURS = (
     r"(config|state|masks|results|latency|rates_[\d.e-]+)\.json|(history|search)\.csv|(samples|search_\w+)\.png"
-    r"|epoch_\d+(_batch_\d+)?\.keras|optimized/\w+\.(keras|pb)|tensorboard/events\.out\.tfevents\.\d+"
-    r"|search/(oracle|tuner\w+|trial_\w+/trial)\.json|detector\.\w+"
+    r"|epoch_\d+(_batch_\d+)?\.keras|whole\.keras|optimized/\w+\.(keras|pb)|tensorboard/events\.out\.tfevents\.\d+"
+    r"|\.lock|search/(oracle|tuner\w+|trial_\w+/trial)\.json|detector\.\w+"
 )
 _PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy", "opencv-python-headless")
 _WAYS_OUT = (
@@ -51,6 +57,8 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.state = RunState()
+        self._lock: FolderLock | None = None
+        self._hashed: dict[tuple[str, int, int], str] = {}
 
     @property
     def position(self) -> Position | None:
@@ -79,26 +87,39 @@ class RunFolder:
 
         Raises:
             TrainingError: the folder holds a run with other settings (the differences are shown) or other data, one of
-                another version, or something else.
+                another version, one whose files are not those that it wrote, or something else; another process works
+                in it; or it cannot be written.
 
         """
         settings, before = self.path / "config.json", dict[str, Any]()
-        if fresh and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            self._move_aside()
         if settings.is_file():
-            if (self.path / "state.json").is_file():
-                self.state = _read_state(self.path)
-            before = _settings_in(self.path)
-            self._require_same(before["config"], config)
-            if digest and (before.get("data") or digest) != digest:
-                raise TrainingError(
-                    f"{self.path} holds a run with other data: images or boxes under DATA have changed. {_WAYS_OUT}"
-                )
+            _settings_in(self.path)
         elif self.path.exists() and not self._died_at_once():
             raise TrainingError(f"{self.path}: not empty and no run of this program; choose another MODEL.model_path")
-        self._remove_leftovers()
-        before = before or {"data": digest, **_environment()}
-        write_json(settings, {**before, "config": config.model_dump(mode="json")})
+        with self.writing():
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = FolderLock.take(self.path)
+            if fresh and settings.is_file():
+                self._move_aside()
+                self.path.mkdir()
+                self._lock = FolderLock.take(self.path)
+            if settings.is_file():
+                if (self.path / "state.json").is_file():
+                    self.state = _read_state(self.path)
+                before = _settings_in(self.path)
+                self._require_same(before["config"], config)
+                if digest and (before.get("data") or digest) != digest:
+                    raise TrainingError(
+                        f"{self.path} holds a run with other data: images or boxes under DATA have changed. {_WAYS_OUT}"
+                    )
+                self._require_own_files()
+            self._remove_leftovers()
+            before = before or {"data": digest, **_environment()}
+            write_json(settings, {**before, "config": config.model_dump(mode="json")})
+
+    def release(self) -> None:
+        """Lets other processes work in the folder."""
+        self._lock = None
 
     def _died_at_once(self) -> bool:
         """Whether nothing is there but what a run leaves that is killed before its settings are whole."""
@@ -109,7 +130,6 @@ class RunFolder:
         path = self.path.resolve()
         if Path.cwd().is_relative_to(path):
             raise TrainingError(f"{self.path}: --fresh cannot move the folder that it is called in; call it elsewhere")
-        _settings_in(self.path)
         if foreign := strangers(path, _OURS):
             raise TrainingError(
                 f"{self.path}: holds {foreign[0].relative_to(path)}, which no run writes"
@@ -123,7 +143,48 @@ class RunFolder:
         logger.info("the earlier run is now in %s", aside)
 
     def save_state(self) -> None:
+        """Writes `state.json`, with the hashes of all files that it refers to."""
+        self.state.files = {
+            file.relative_to(self.path).as_posix(): self._hash(file) for file in self._referred() if file.is_file()
+        }
         write_json(self.path / "state.json", self.state.to_dict())
+
+    def _referred(self) -> list[Path]:
+        """The files that the run goes on from."""
+        checkpoint, position = self.last_checkpoint(), self.position
+        best = self.checkpoint(position.best.epoch) if position and position.best else None
+        latest = self.latest()
+        rates = self.path / self.state.rates if self.state.rates else None
+        # Soft pruning writes them at its end, and may be killed and done again.
+        masks = None if position and position.stage == "soft_prune" else self.path / "masks.json"
+        return list(dict.fromkeys(file for file in (checkpoint, best, latest, rates, masks) if file))
+
+    def _hash(self, file: Path) -> str:
+        """Of a model, its weights' hash: the same for two runs that do the same; of other files, that of all bytes."""
+        status = file.stat()
+        key = (str(file), status.st_mtime_ns, status.st_size)
+        if key not in self._hashed:
+            self._hashed[key] = _weights_hash(file) if file.suffix == ".keras" else sha256(file)
+        return self._hashed[key]
+
+    def _require_own_files(self) -> None:
+        """Raises TrainingError where a file that the state refers to is another, or a newer state is gone."""
+        for name, expected in self.state.files.items():
+            file = self.path / name
+            if not file.is_file():
+                raise TrainingError(f"{file}: missing, and the run goes on from it. {_WAYS_OUT}")
+            if self._hash(file) != expected:
+                raise TrainingError(f"{file}: not the file that the run wrote. {_WAYS_OUT}")
+        done = max([row["epoch"] for row in self.state.history], default=0)
+        newer = [epoch for file in self.path.glob("epoch_*.keras") if (epoch := _epoch_of(file)) > done + 1]
+        begun = (self.path / "state.json").is_file()
+        results = [self.path / name for name in ("history.csv", "masks.json", "results.json")]
+        if newer or (not begun and any(file.is_file() for file in results)):
+            found = f"epoch_{max(newer)}.keras" if newer else "its results"
+            raise TrainingError(
+                f"{self.path / 'state.json'}: {'of an older epoch than' if begun else 'missing beside'} {found}. "
+                f"{_WAYS_OUT}"
+            )
 
     def checkpoint(self, epoch: int, batch: int = 0) -> Path:
         """The checkpoint after `epoch` epochs, all stages counted, and `batch` batches more."""
@@ -154,6 +215,10 @@ class RunFolder:
         """Removes what a killed run left half written: nothing ever refers to it."""
         for file in [*self.path.glob(".*.part*"), *self.path.glob("optimized/.*.part*")]:
             if is_left_half_written(file.relative_to(self.path).as_posix(), _OURS):
+                file.unlink(missing_ok=True)
+        # Checkpoints in the middle of an epoch are removed once a state refers to the next; a kill may fall between.
+        for file in self.path.glob("epoch_*_batch_*.keras"):
+            if file != self.last_checkpoint() and re.fullmatch(_OURS, file.name):
                 file.unlink(missing_ok=True)
 
     def outcome(self, stage: str, suffix: str = ".keras") -> Path:
@@ -196,7 +261,7 @@ class RunFolder:
 
 
 def model_file(path: str | Path) -> Path:
-    """The model that a path means: a file itself; of a run folder what its last finished stage left.
+    """The model that a path means: a file or SavedModel itself; of a run folder what its last finished stage left.
 
     Raises:
         ModelError: there is nothing, or the folder holds no finished stage.
@@ -204,7 +269,7 @@ def model_file(path: str | Path) -> Path:
 
     """
     given = Path(path)
-    if given.is_file():
+    if given.is_file() or (given / "saved_model.pb").is_file():
         return given
     if not given.is_dir():
         raise ModelError(f"{given}: no such file or folder; expected a .keras model or a run folder")
@@ -243,7 +308,21 @@ def _settings_in(path: Path) -> dict[str, Any]:
 
 def _read_state(path: Path) -> RunState:
     file = path / "state.json"
-    return RunState.from_dict(read_json(file), file)
+    return RunState.from_dict(read_own(file, dict[str, Any], TrainingError, REMEDY), file)
+
+
+def _epoch_of(checkpoint: Path) -> int:
+    """The epochs done in a checkpoint, by its name; 0 for other names."""
+    found = re.fullmatch(r"epoch_(\d+)(_batch_\d+)?\.keras", checkpoint.name)
+    return int(found[1]) if found else 0
+
+
+def _weights_hash(file: Path) -> str:
+    try:
+        with zipfile.ZipFile(file) as archive, archive.open("model.weights.h5") as weights:
+            return hashlib.file_digest(cast(io.BufferedReader, weights), "sha256").hexdigest()
+    except (OSError, KeyError, zipfile.BadZipFile, EOFError, zlib.error):
+        return sha256(file)  # whatever it is, not what a run wrote
 
 
 def _lines(config: Config, left_out: Collection[str]) -> list[str]:

@@ -10,6 +10,7 @@ from lib.config import Config
 from lib.console import ProgressLine
 from lib.data.picture import write_samples
 from lib.data.sources import load_data
+from lib.errors import ConfigError, TrainingError
 from lib.files import write_json
 from lib.models import inference_model
 from lib.models.dsfd import named_ratios
@@ -18,6 +19,7 @@ from lib.runs import wiring
 from lib.runs.results import results_of
 from lib.runs.stages.base import Stage, check_order
 from lib.runs.stages.search import Search
+from lib.runs.workbench import Workbench
 from lib.tables import removal_table
 from lib.training.devices import scope
 from lib.training.distillation import Distillation
@@ -52,13 +54,28 @@ def run(
     stages = wiring.stages_of(config)
     forecast = _checked(config, stages, start)
     bench = wiring.workbench(config, start, load_data(wiring.data_settings(config)), verbose, progress)
+    for stage in stages:
+        stage.check_length(bench)
     search = next((stage for stage in stages if isinstance(stage, Search)), None)
     if search and search.work_for_chief(bench, common_start=bool(config.MODEL.pretrained_model)):
         return {"stages": [], "data": bench.data.description}
 
     folder = bench.folder
     folder.open(config, fresh, bench.data.digest)
-    state = folder.state
+    try:
+        return _run_stages(config, stages, bench, forecast)
+    except OSError as error:  # elsewhere than at a checkpoint
+        raise TrainingError(
+            f"{folder.path}: {error.filename or 'a file'} cannot be read or written ({error.strerror}); make room, or "
+            "mend it, and the same command goes on"
+        ) from error
+    finally:
+        folder.release()
+
+
+def _run_stages(config: Config, stages: Sequence[Stage], bench: Workbench, forecast: str) -> dict[str, Any]:
+    """Runs what is left of the stages; returns the content of `results.json`, which it writes."""
+    folder, state = bench.folder, bench.folder.state
     check_order(stages, state.finished, state.position.stage if state.position else None, str(folder.path))
     if (folder.path / "results.json").is_file():
         logger.info("%s holds a finished run: what is done is not done again; --fresh starts anew", folder.path)
@@ -101,6 +118,13 @@ def _checked(config: Config, stages: Sequence[Stage], start: keras.Model) -> str
         stage.check(start)
     names = [stage.name for stage in stages]
     prunes = {"soft_prune", "shrink", "finetune"}.intersection(names) and "search" not in names
+    rates = config.PRUNE.rate.values() if isinstance(config.PRUNE.rate, dict) else [config.PRUNE.rate]
+    if prunes and any(rates) and not any(planned.channels.values()):
+        raise ConfigError(
+            f"PRUNE.rate = {config.PRUNE.rate} takes no channel out of this model with PRUNE.min_channels = "
+            f"{config.PRUNE.min_channels} and PRUNE.channel_divisor = {config.PRUNE.channel_divisor}; lower these, or "
+            "leave the stages out that prune"
+        )
     if not prunes or planned.mode != "removable" or not any(planned.channels.values()):
         return ""
     costs = CostModel(inference_model(start), config.COST.hin, config.COST.win, planned.protected)

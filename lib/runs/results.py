@@ -5,11 +5,13 @@ from typing import Any
 import keras
 
 from lib.detection.formats.pb import DetectionSettings
+from lib.errors import TrainingError
 from lib.evaluation.ap import IOU_THRESHOLD
-from lib.files import read_json
+from lib.files import read_own
 from lib.models import inference_model
 from lib.pruning.cost import count_macs, count_parameters, zero_share
 from lib.runs.folder import RunFolder
+from lib.runs.state import REMEDY
 
 _IF_MEASURED = ("pb_bytes", "latency_ms")
 
@@ -65,7 +67,10 @@ def results_of(
     if state.repair:
         content["repair"] = state.repair
     if state.rates:
-        content["search"] = [read_json(file) for file in sorted(folder.path.glob("rates_*.json"), reverse=True)]
+        content["search"] = [
+            read_own(file, dict[str, Any], TrainingError, REMEDY)
+            for file in sorted(folder.path.glob("rates_*.json"), reverse=True)
+        ]
     return {
         **content,
         "data": description,

@@ -1,15 +1,22 @@
 """How far a run has come, as `state.json` holds it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from lib.errors import TrainingError
+from lib.files import typed
 from lib.runs.removal import Proof
 from lib.training.position import Position
 
 FORMAT = 2  # of the file
+REMEDY = (
+    "restore it, give --fresh to start anew (the earlier run is kept aside) or choose another MODEL.model_path; the "
+    "models in optimized/ can be used by name"
+)
 
 
 @dataclass
@@ -43,6 +50,13 @@ class Removal:
     proof: Proof
 
 
+class _HistoryRow(TypedDict):
+    """What every row of the history has."""
+
+    epoch: int
+    stage: str
+
+
 @dataclass
 class RunState:
     """What is done.
@@ -54,6 +68,7 @@ class RunState:
         history: a row an epoch, as in `history.csv`.
         rates: file in the folder with the rates that were searched for; "": there was no search.
         removal: what taking out the channels came to; None: they were not.
+        files: hashes of the files that the state refers to, by their paths in the folder; see `RunFolder.save_state`.
         repair: what the repair behind it came to, for `results.json`; None: there was none.
 
     """
@@ -65,6 +80,7 @@ class RunState:
     rates: str = ""
     removal: Removal | None = None
     repair: dict[str, Any] | None = None
+    files: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dict for JSON; `from_dict` is its inverse."""
@@ -77,6 +93,7 @@ class RunState:
             "rates": self.rates,
             "removal": self.removal and asdict(self.removal),
             "repair": self.repair,
+            "files": self.files,
         }
 
     @classmethod
@@ -84,7 +101,7 @@ class RunState:
         """The state that `to_dict` gave.
 
         Raises:
-            TrainingError: the file `where` it comes from was written by another version.
+            TrainingError: the file `where` it comes from was written by another version, or holds something else.
 
         """
         if content.get("format") != FORMAT:
@@ -93,13 +110,13 @@ class RunState:
                 "Its models can be used by name, optimized/STAGE.keras, but the run cannot go on: give --fresh to "
                 "start anew (the earlier run is kept aside) or choose another MODEL.model_path"
             )
-        removal = content["removal"]
-        return cls(
-            list(content["finished"]),
-            [Row(**row) for row in content["rows"]],
-            Position.from_dict(content["position"]) if content["position"] else None,
-            list(content["history"]),
-            content["rates"],
-            Removal(removal["of"], Proof(**removal["proof"])) if removal else None,
-            content.get("repair"),
-        )
+        known = [item.name for item in fields(cls)]
+        later = ("repair", "files")  # than the format
+        try:
+            state: RunState = typed(
+                cls, {name: content[name] for name in known if name in content or name not in later}
+            )
+            typed(list[_HistoryRow], state.history)
+        except (ValueError, KeyError) as error:
+            raise TrainingError(f"{where}: not as it was written ({error}); {REMEDY}") from error
+        return state

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import keras
 
@@ -13,15 +14,16 @@ from lib.data.batches import FaceDataset, face_dataset
 from lib.data.sources import FaceData
 from lib.detection import FaceDetector
 from lib.detection.formats.pb import DetectionSettings
+from lib.errors import TrainingError
 from lib.evaluation.ap import evaluate
-from lib.files import read_json, write_json
+from lib.files import read_own, write_json
 from lib.models import load, save, training_anchors
 from lib.pruning import Masks, apply_masks, combine, dead_channels
 from lib.pruning.choice import Choice
 from lib.pruning.plan import Rates
 from lib.runs.folder import RunFolder
 from lib.runs.results import costs_of
-from lib.runs.state import Row
+from lib.runs.state import REMEDY, Row
 from lib.search.trial_table import read_rates
 from lib.training.devices import scope
 from lib.training.trainer import Trainer, TrainerSettings
@@ -140,7 +142,7 @@ class Workbench:
         """The pruned channels of the latest model: those in `masks.json`, or else chosen now and written there."""
         file = self.folder.path / "masks.json"
         if file.is_file():
-            return Masks.from_dict(read_json(file))
+            return cast(Masks, read_own(file, Masks, TrainingError, REMEDY))
         masks = self.with_dead(model, self.choice(model, self.rates))
         self.keep_masks(masks)
         return masks

@@ -14,12 +14,13 @@ from typing import Any
 
 import keras
 import numpy as np
+from typing_extensions import TypedDict
 
 from lib.arrays import FloatArray
-from lib.detection.formats.litert import LiteRTModel, export_litert
+from lib.detection.formats import litert
 from lib.errors import ModelError
 from lib.evaluation.latency import interleaved
-from lib.files import read_json, write_json
+from lib.files import read_own, write_json
 from lib.pruning import plan_kept, shrink
 from lib.pruning.graph.channels import ChannelGraph
 from lib.pruning.graph.sets import SetMap
@@ -55,6 +56,16 @@ class Geometry:
 Measure = Callable[[Mapping[str, Geometry], Mapping[str, keras.Model], int, int], dict[str, float]]
 
 
+class _Table(TypedDict):
+    """The file."""
+
+    size: list[int]
+    convolutions: list[str]
+    grids_ms: list[Any]
+    full_ms: float
+    anchors: list[dict[str, Any]]
+
+
 class LatencyTable:
     """Predicts milliseconds of plans; call it with channels that stay by set name.
 
@@ -87,7 +98,7 @@ class LatencyTable:
         if not file.is_file():
             logger.info("measuring the milliseconds of %d convolutions", len(set(self.geometries)))
             write_json(file, {**described, **self._measured(model, height_px, width_px, measure or measure_litert)})
-        table = read_json(file)
+        table = read_own(file, _Table, ModelError, "remove it to measure anew")
         if {name: table[name] for name in described} != described:
             raise ModelError(f"{file}: a table of another model or input size; remove it to measure anew")
         self._grids = np.array(table["grids_ms"])
@@ -219,14 +230,14 @@ def measure_litert(
             if shape not in files:
                 files[shape] = Path(folder) / f"convolution{len(files)}.tflite"
                 _export_convolution(shape, files[shape])
-            runner = LiteRTModel(files[shape])
+            runner = litert.LiteRTModel(files[shape])
             runner.resize(geometry.height_px, geometry.width_px)
             runners[name] = runner.invoke
         whole: dict[str, Callable[[], None]] = {}
         for name, model in models.items():
             file = Path(folder) / f"{name}.tflite"
-            export_litert(model, file, height_px, width_px)
-            whole[name] = LiteRTModel(file).invoke
+            litert.write(model, file, (height_px, width_px))
+            whole[name] = litert.LiteRTModel(file).invoke
         # Apart: between the others, whole models would find every cache cold, small ones as much as large ones.
         times = {**interleaved(runners, _ROUNDS), **(interleaved(whole, 2 * _ROUNDS) if whole else {})}
         return {name: latency.best_ms for name, latency in times.items()}

@@ -13,7 +13,8 @@ import keras_tuner
 import numpy as np
 
 from lib.arrays import FloatArray
-from lib.files import write_json
+from lib.errors import TrainingError
+from lib.files import read_own, write_json
 from lib.search.proposals import Proposer
 from lib.search.space import Kept, Space, normalized
 from lib.search.surrogate import Surrogate
@@ -270,8 +271,15 @@ class SearchOracle(keras_tuner.Oracle):
 
         The trials' own files decide, because a kill may fall between their writing and the oracle's.
         """
-        for file in sorted(Path(self._project_dir).glob("trial_*/trial.json")):
-            trial = keras_tuner.engine.trial.Trial.load(str(file))
+        folder = Path(self._project_dir)
+        remedy = f"restore it, or remove {folder} to search anew"
+        for file in sorted(folder.glob("trial_*/trial.json")):
+            content = read_own(file, dict[str, Any], TrainingError, remedy)
+            try:
+                trial = keras_tuner.engine.trial.Trial.from_state(content)
+                proposal_of(trial)
+            except Exception as error:  # KerasTuner checks nothing
+                raise TrainingError(f"{file}: not as it was written ({error!r}); {remedy}") from error
             self.trials[trial.trial_id] = trial
             self._record_values(trial)
             self.start_order.append(trial.trial_id)
@@ -279,6 +287,9 @@ class SearchOracle(keras_tuner.Oracle):
                 self.end_order.append(trial.trial_id)
             else:
                 self._retry_queue.insert(0, trial.trial_id)  # taken from the end: the oldest first
+        # A trial's number is how many came before it.
+        if missing := set(range(len(self.trials))) - set(map(int, self.trials)):
+            raise TrainingError(f"{folder}: trial {min(missing)} is missing; {remedy}")
         if done := self.finished():
             logger.info("the search goes on after %d finished trials", len(done))
             if self.on_finished:

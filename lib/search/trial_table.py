@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib.files import read_json, write_json, write_text
+from typing_extensions import TypedDict
+
+from lib.errors import TrainingError
+from lib.files import read_own, write_json, write_text
 from lib.search.oracle import Finished
 from lib.search.space import Kept, Space
 
@@ -125,8 +128,13 @@ def write_rates(file: str | Path, space: Space, best: Finished, measured_ratio: 
 
 
 def read_rates(file: str | Path) -> dict[str, float]:
-    """The rates of a file that `write_rates` wrote."""
-    return dict(read_json(file)["rate"])
+    """The rates of a file that `write_rates` wrote; TrainingError where it holds something else."""
+    remedy = "restore it, or start the search anew"
+    return dict(read_own(file, _Found, TrainingError, remedy)["rate"])
+
+
+class _Found(TypedDict):
+    rate: dict[str, float]
 
 
 def read_table(file: str | Path) -> tuple[list[str], list[dict[str, float]]]:

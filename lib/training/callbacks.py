@@ -160,6 +160,22 @@ class StopOnNonFinite(BatchCallback):
             )
 
 
+class StopWithoutFaces(keras.callbacks.Callback):
+    """Stops the run after an epoch in which no anchor had a face: the box loss is exactly 0, and nothing is learnt.
+
+    Put this before `Checkpoint`.
+    """
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        terms = [float(value) for name, value in (logs or {}).items() if name.endswith("boxes_loss")]
+        if terms and not any(terms):
+            raise TrainingError(
+                f"epoch {epoch + 1} had faces in its annotations, but none that an anchor of the network could find; "
+                "look at them with TRAIN.vis = True: are the boxes in pixels, is DATA.hin large enough, and is "
+                "DATA.cover_small_face below the faces' sizes?"
+            )
+
+
 class Validation(keras.callbacks.Callback):
     """Loss terms on the validation images at the end of an epoch, added to the epoch's logs as `val_*`.
 

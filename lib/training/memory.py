@@ -16,6 +16,8 @@ def memory_errors(batch_size: int, height_px: int, width_px: int) -> Iterator[No
     try:
         yield
     except Exception as error:
+        if "No space left" in str(error):  # TensorFlow says so of disks in the same class
+            raise TrainingError(f"the disk is full ({error}); make room, and the same command goes on") from error
         classes = {parent.__name__ for parent in type(error).__mro__}
         if not classes.intersection(_CLASSES) and _TEXT not in str(error):
             raise

@@ -202,3 +202,30 @@ def test_unfit_searches(key: str, value: object, message: str) -> None:
     setattr(config.SEARCH, key, value)
     with pytest.raises(ConfigError, match=message):
         config.check()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("TRAIN.seed=4294967296", "less than 4294967296"),
+        ("TRAIN.weight_decay_factor=1e999", "finite"),
+        ("PRUNE.rate={}", "PRUNE.rate"),
+        ("TEST.max_detect=2147483648", "less than 2147483648"),
+        ("MODEL.width_mult=16", "less than or equal to 4"),
+        ("DATA.root_path=photographs", "the built-in sample set would be taken"),
+        ("DATA.cover_small_face=1e9", "would cover every face"),
+    ],
+)
+def test_settings_that_train_nothing_or_break_later_are_refused_at_once(override: str, message: str) -> None:
+    config = Config()
+    with pytest.raises(ConfigError, match=message):
+        config.override(override)
+        config.check()
+
+
+def test_a_search_that_nothing_prunes_by_is_refused() -> None:
+    config = Config()
+    config.SEARCH.enabled = True
+    config.TRAIN.stages = ("pretrain", "evaluate")
+    with pytest.raises(ConfigError, match="no stage prunes at them"):
+        config.check()

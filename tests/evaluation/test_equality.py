@@ -2,7 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from lib.evaluation.equality import Equality, compare, in_double_precision, random_images
+from lib.errors import ModelError
+from lib.evaluation.equality import Equality, compare, in_double_precision, random_images, require_image_input
 from tests.detectors import random_detector
 from tests.networks import copy_of
 
@@ -47,3 +48,12 @@ def test_double_precision_is_the_same_function_with_more_digits() -> None:
     single, double = (one(image, training=False)["boxes"] for one in (model, in_double_precision(model)))
     assert keras.backend.standardize_dtype(double.dtype) == "float64"
     assert 0 < np.abs(np.asarray(single) - np.asarray(double)).max() < 1e-4
+
+
+@pytest.mark.parametrize("shapes", [[(64, 64, 3)], [(None, None, 1)], [(None, None, 3), (None, None, 3)]])
+def test_what_cannot_be_compared_is_said_before_the_work(shapes: list[tuple[int | None, ...]]) -> None:
+    inputs = [keras.Input(shape) for shape in shapes]
+    model = keras.Model(inputs, [keras.layers.Conv2D(2, 1)(value) for value in inputs])
+    with pytest.raises(ModelError, match=r"only models of one input of RGB images of any size .*leave the comparison"):
+        require_image_input(model)
+    require_image_input(random_detector())

@@ -13,6 +13,7 @@ import lib
 from lib.data.images import write_rgb
 from lib.errors import DataError, ModelError, ToolkitError
 from lib.evaluation import prediction_folder
+from lib.evaluation.prediction_files import parse_predictions
 from lib.evaluation.prediction_folder import find_images, open_result, predict, prediction_text
 from lib.models import build, save
 from tests.shared import ROOT
@@ -260,3 +261,9 @@ def test_unusable_images_are_named_and_the_run_goes_on(model: Path, data: Path, 
     assert "cut short" in failures["0--Event/image_2.jpg"]
     assert "at least 16 px" in failures["0--Event/image_4.jpg"]
     assert sorted(texts(tmp_path / "r")) == ["0--Event/image_0.txt", "1--Event/image_1.txt", "1--Event/image_3.txt"]
+
+
+def test_a_line_break_in_a_name_does_not_make_two_lines() -> None:
+    text = prediction_text("a\nb\r\n.jpg", np.array([[1, 2, 3, 4, 0.5]]))
+    assert text == "a b .jpg\n1\n1.0 2.0 3.0 3.0 0.500\n"
+    parse_predictions(text.encode(), "x.txt")

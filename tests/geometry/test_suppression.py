@@ -3,7 +3,7 @@ import pytest
 
 from lib.arrays import FloatArray, IntArray
 from lib.geometry.boxes import area
-from lib.geometry.suppression import best_first, best_passing, nms, vote
+from lib.geometry.suppression import best_first, best_passing, in_whole_px, nms, vote
 
 
 def random_detections(seed: int, count: int, side: float = 30) -> FloatArray:
@@ -91,3 +91,8 @@ def test_best_passing_prefers_the_earlier_of_equal_scores(limit: int) -> None:
     scores = np.random.default_rng(limit).integers(0, 12, 500).astype(np.float32) / 12
     np.testing.assert_array_equal(best_passing(scores, 0.25, limit), best_passing_by_sorting(scores, 0.25, limit))
     assert not len(best_passing(scores, 2.0, limit))
+
+
+def test_boxes_are_cut_to_whole_pixels() -> None:
+    boxes = np.array([[10.9, -0.9, 15.8, 3.2], [1.5, 2.5, 4.4, 5.6]], np.float32)
+    np.testing.assert_array_equal(in_whole_px(boxes), [[10, 0, 14, 4], [1, 2, 3, 5]])

@@ -69,6 +69,7 @@ def test_unfit_tensors_are_all_named_and_nothing_is_changed(tmp_path: Path, rng:
     del content["conf.3.bias"], content["base.m0.fpn.w1"]
     content["base.conv2.0.weight"] = np.zeros((8, 8, 5, 5))
     content["loc.1.bias"] = np.full(4, np.nan)
+    content["base.conv1.1.running_var"] = -content["base.conv1.1.running_var"]
     file = write_pth(tmp_path / "w.pth", _tensors(content))
     before = model.get_weights()
     with pytest.raises(ModelError) as error:

@@ -188,3 +188,13 @@ def test_recalibrated_statistics_are_those_of_the_image() -> None:
     norm = model.get_layer("first_bn")
     np.testing.assert_allclose(norm.moving_mean, np.mean(read, (0, 1, 2)), atol=1e-4)
     np.testing.assert_allclose(norm.moving_variance, np.var(read, (0, 1, 2)), rtol=1e-3)
+
+
+def test_moving_statistics_go_on_as_training_would() -> None:
+    one, other = _network("plain"), _network("plain")
+    batches = [np.stack(_images(2, seed=seed)[:1] * 2) for seed in range(3)]
+    recalibrate(one, batches, window_px=(8, 8), moving=True)
+    for batch in batches:
+        other(batch, training=True)
+    for ours, theirs in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)

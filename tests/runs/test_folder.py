@@ -1,4 +1,6 @@
 import copy
+import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ from lib.errors import ModelError, TrainingError
 from lib.files import read_json, write_json
 from lib.runs.folder import RunFolder, model_file
 from lib.runs.state import Row
-from lib.training.position import Position
+from lib.training.position import Best, Position
 
 
 def test_a_new_folder_holds_settings_versions_and_commit(tmp_path: Path) -> None:
@@ -240,6 +242,104 @@ def test_fresh_keeps_what_a_whole_run_left(tmp_path: Path) -> None:
         (tmp_path / "run" / name).touch()
     RunFolder(tmp_path / "run").open(Config(), fresh=True)
     assert set(names.split()) <= set(content(tmp_path / "run.1"))
+
+
+def _begun(path: Path) -> RunFolder:
+    """A run in the middle of fine-tuning, its models stand-ins."""
+    folder = RunFolder(path)
+    folder.open(Config())
+    for name in ("epoch_2", "epoch_3", "optimized/soft_prune"):
+        (path / name).parent.mkdir(exist_ok=True)
+        with zipfile.ZipFile(path / f"{name}.keras", "w") as archive:
+            archive.writestr("metadata.json", name)  # with a date, in a real one
+            archive.writestr("model.weights.h5", f"weights of {name}")
+    write_json(path / "masks.json", {"mode": "removable", "channels": {"conv1": [0, 2]}, "protected": []})
+    folder.state.finished = ["pretrain", "soft_prune"]
+    folder.state.rows = [Row("soft_prune", 0.1, 1, 1)]
+    folder.history = [{"epoch": epoch, "stage": "finetune", "val_loss": 0.5} for epoch in (1, 2, 3)]
+    folder.position = Position("finetune", 3, 0, Best(2, 0.5))
+    folder.save_state()
+    return folder
+
+
+def test_a_state_knows_the_files_that_it_refers_to(tmp_path: Path) -> None:
+    folder = _begun(tmp_path / "run")
+    assert sorted(folder.state.files) == ["epoch_2.keras", "epoch_3.keras", "masks.json", "optimized/soft_prune.keras"]
+    again = RunFolder(tmp_path / "run")
+    again.open(Config())
+    assert again.state == folder.state
+
+
+@pytest.mark.parametrize("name", ["epoch_2.keras", "epoch_3.keras", "masks.json", "optimized/soft_prune.keras"])
+@pytest.mark.parametrize("change", ["edited", "removed"])
+def test_a_file_that_is_not_the_runs_own_stops_it(tmp_path: Path, name: str, change: str) -> None:
+    _begun(tmp_path / "run")
+    file = tmp_path / "run" / name
+    if change == "removed":
+        file.unlink()
+    else:
+        file.write_text(file.read_text(errors="replace").replace("weights", "Weights").replace("[", "[1, "))
+    message = "missing, and the run goes on from it" if change == "removed" else "not the file that the run wrote"
+    with pytest.raises(TrainingError, match=rf"{name}: {message}.*--fresh"):
+        RunFolder(tmp_path / "run").open(Config())
+    RunFolder(tmp_path / "run").open(Config(), fresh=True)
+
+
+def test_a_state_that_is_old_or_gone_stops_the_run(tmp_path: Path) -> None:
+    _begun(tmp_path / "run")
+    state = tmp_path / "run" / "state.json"
+    shutil.copy(tmp_path / "run" / "epoch_3.keras", tmp_path / "run" / "epoch_4.keras")  # a kill before its state
+    RunFolder(tmp_path / "run").open(Config())
+    shutil.copy(tmp_path / "run" / "epoch_3.keras", tmp_path / "run" / "epoch_5.keras")
+    with pytest.raises(TrainingError, match=r"state\.json: of an older epoch than epoch_5\.keras"):
+        RunFolder(tmp_path / "run").open(Config())
+    state.unlink()
+    with pytest.raises(TrainingError, match=r"state\.json: missing beside epoch_5\.keras"):
+        RunFolder(tmp_path / "run").open(Config())
+    for file in (tmp_path / "run").glob("epoch_*.keras"):
+        file.unlink()
+    with pytest.raises(TrainingError, match=r"state\.json: missing beside its results"):
+        RunFolder(tmp_path / "run").open(Config())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "cut sho",
+        "[]",
+        "null",
+        "{}",
+        '{"format": 2}',
+        '{"format": 2, "finished": "abc", "rows": [], "position": null, "history": [], "rates": "", "removal": null}',
+        '{"format": 2, "finished": [], "rows": [3], "position": null, "history": [], "rates": "", "removal": null}',
+        '{"format": 2, "finished": [], "rows": [], "position": {}, "history": [], "rates": "", "removal": null}',
+        '{"format": 2, "finished": [], "rows": [], "position": null, "history": [{}], "rates": "", "removal": null}',
+        '{"format": 2, "finished": [], "rows": [], "position": null, "history": [], "rates": 3, "removal": null}',
+    ],
+)
+def test_a_damaged_state_is_named_with_the_way(tmp_path: Path, content: str) -> None:
+    RunFolder(tmp_path / "run").open(Config())
+    (tmp_path / "run" / "state.json").write_text(content)
+    for door in (lambda: RunFolder(tmp_path / "run").open(Config()), lambda: model_file(tmp_path / "run")):
+        with pytest.raises(TrainingError, match=r"state\.json: (not as it was written|written by another).*--fresh"):
+            door()
+
+
+def test_a_checkpoint_that_a_kill_left_behind_is_removed(tmp_path: Path) -> None:
+    folder = _begun(tmp_path / "run")
+    folder.position = Position("finetune", 3, 20, Best(2, 0.5))
+    for batch in (10, 20):
+        shutil.copy(tmp_path / "run" / "epoch_3.keras", folder.checkpoint(3, batch))
+    folder.save_state()
+    RunFolder(tmp_path / "run").open(Config())
+    assert sorted(path.name for path in (tmp_path / "run").glob("epoch_*_batch_*")) == ["epoch_3_batch_20.keras"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(TrainingError, match=r"file/run: cannot be written"):
+        RunFolder(tmp_path / "file" / "run").open(Config())
 
 
 def run_folder(path: Path, left: list[str]) -> Path:

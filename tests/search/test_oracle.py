@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lib.errors import TrainingError
 from lib.search.oracle import Finished, Proposal, SearchOracle
 from lib.search.trial_table import Figures, TrialTable, read_table
 from lib.search.tuner import Measurement, SearchTuner
@@ -156,3 +157,18 @@ def test_kills_lose_nothing_and_repeat_nothing(tmp_path: Path, finished: list[Fi
         assert os.WIFSIGNALED(status) == (life < 5)
     assert status == 0
     assert [row["val_loss"] for row in rows] == [item.val_loss for item in finished], "as if never killed"
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "{}", '{"trial_id": "2"}', "cut sho"])
+def test_a_damaged_trial_is_named(tmp_path: Path, damage: str) -> None:
+    _search(tmp_path / "search", toy_oracle())
+    next((tmp_path / "search").glob("trial_*2/trial.json")).write_text(damage)
+    with pytest.raises(TrainingError, match=r"trial_\d*2/trial\.json: not as it was written .*restore it, or remove"):
+        SearchTuner(toy_oracle(), toy_measure, tmp_path / "search")
+
+
+def test_a_missing_trial_is_named_and_not_measured_for_ever(tmp_path: Path) -> None:
+    _search(tmp_path / "search", toy_oracle())
+    next((tmp_path / "search").glob("trial_*02/trial.json")).unlink()
+    with pytest.raises(TrainingError, match=r"trial 2 is missing; restore it, or remove"):
+        SearchTuner(toy_oracle(), toy_measure, tmp_path / "search")

@@ -9,21 +9,22 @@ from lib.errors import ModelError
 # program, so one with any other operator is refused. `freeze` emits for detectors of this toolkit:
 OF_DETECTORS = frozenset(
     """
-    AddV2 AvgPool BiasAdd Cast ConcatV2 Const Conv2D DepthwiseConv2dNative EnsureShape Enter Exit Exp ExpandDims Fill
-    FloorDiv GatherV2 Identity Less LogicalAnd LoopCond Max MaxPool Maximum Mean Merge Minimum Mul NextIteration
-    NonMaxSuppressionV4 OnesLike Pack Pad Placeholder Range RealDiv Relu Relu6 Reshape ResizeBilinear
-    ResizeNearestNeighbor Rsqrt SelectV2 Shape Sigmoid Size Sqrt Square SquaredDifference Squeeze StridedSlice Sub Sum
-    Switch TensorListFromTensor TensorListGetItem TensorListReserve TensorListSetItem TensorListStack Tile TopKV2
+    AddV2 AvgPool BatchToSpaceND BiasAdd Cast ConcatV2 Const Conv2D DepthwiseConv2dNative EnsureShape Enter Exit Exp
+    ExpandDims Fill FloorDiv FloorMod GatherV2 Identity Less LogicalAnd LoopCond Max MaxPool Maximum Mean Merge Minimum
+    Mul NextIteration NonMaxSuppressionV4 OnesLike Pack Pad Placeholder Range RealDiv Relu Relu6 Reshape ResizeBilinear
+    ResizeNearestNeighbor Rsqrt SelectV2 Shape Sigmoid Size SpaceToBatchND Sqrt Square SquaredDifference Squeeze
+    StridedSlice Sub Sum Switch TensorListFromTensor TensorListGetItem TensorListReserve TensorListSetItem
+    TensorListStack Tile TopKV2
     """.split()  # noqa: SIM905
 )
 # and for what else a network may be made of, and earlier versions.
 _OF_OTHERS = frozenset(
     """
-    Abs AddN All Any ArgMax BatchMatMulV2 BatchToSpaceND BroadcastTo ConcatOffset Conv2DBackpropInput CropAndResize
-    DepthToSpace Elu Equal Erf Floor FloorMod FusedBatchNormV3 Gather Greater GreaterEqual IdentityN LRN LeakyRelu
-    LessEqual Log Log1p LogSoftmax LogicalNot LogicalOr MatMul Min MirrorPad Neg NotEqual OneHot PadV2 Pow Prod Rank
-    Reciprocal ResizeBicubic ReverseV2 Round Select Selu Shape ShapeN Sign Slice Softmax Softplus Softsign
-    SpaceToBatchND SpaceToDepth Split SplitV StopGradient Tanh Transpose Unpack Where ZerosLike
+    Abs AddN All Any ArgMax BatchMatMulV2 BroadcastTo ConcatOffset Conv2DBackpropInput CropAndResize DepthToSpace Elu
+    Equal Erf Floor FusedBatchNormV3 Gather Greater GreaterEqual IdentityN LRN LeakyRelu LessEqual Log Log1p LogSoftmax
+    LogicalNot LogicalOr MatMul Min MirrorPad Neg NotEqual OneHot PadV2 Pow Prod Rank Reciprocal ResizeBicubic ReverseV2
+    Round Select Selu ShapeN Sign Slice Softmax Softplus Softsign SpaceToDepth Split SplitV StopGradient Tanh Transpose
+    Unpack Where ZerosLike
     """.split()  # noqa: SIM905
 )
 

@@ -37,6 +37,14 @@ class Stage(ABC):
 
         """
 
+    def check_length(self, bench: Workbench) -> None:  # noqa: B027
+        """Finds before any training what the stage's length and the number of images make pointless.
+
+        Raises:
+            ConfigError: with so many images nothing would be learnt.
+
+        """
+
     @abstractmethod
     def run(self, bench: Workbench) -> None:
         """Takes the latest model from the bench and leaves its own there, or goes on from its last checkpoint.

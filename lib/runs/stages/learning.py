@@ -12,6 +12,7 @@ import keras
 
 from lib.data.batches import FaceDataset
 from lib.data.sources import subset
+from lib.errors import ConfigError
 from lib.models import load, save
 from lib.pruning import Masks, SoftPruning
 from lib.pruning.schedule import ScheduleName
@@ -23,6 +24,7 @@ from lib.training.callbacks import (
     LearningRate,
     PrecisionLog,
     StopOnNonFinite,
+    StopWithoutFaces,
     Validation,
 )
 from lib.training.logs import EventLog, ProgressBar
@@ -92,6 +94,31 @@ class Learning(Stage):
     def __init__(self, course: Course, watch: Watch) -> None:
         self.course, self.watch = course, watch
 
+    def check_length(self, bench: Workbench) -> None:
+        images, batch_size = len(bench.data.train), bench.training.batches.batch_size
+        batches, accumulate = max(1, images // batch_size), bench.training.optimizer.accumulate
+        if accumulate > batches:
+            raise ConfigError(
+                f"TRAIN.accumulate = {accumulate}, but an epoch has {batches} batches ({images} images, "
+                f"TRAIN.batch_size = {batch_size}): it would end before its first update"
+            )
+        updates = self.course.epochs * (batches // accumulate)
+        if self.course.warmup >= updates:
+            raise ConfigError(
+                f"TRAIN.warmup_step = {self.course.warmup}, but the stage {self.name!r} has {updates} updates: it "
+                "would end before it has its learning rate"
+            )
+        late = [step for step in self.course.steps if step >= updates]
+        late += [epoch for epoch in self.course.decay_epochs if epoch >= self.course.epochs]
+        if late and not self.course.cosine:
+            logger.warning(
+                "stage %s: its rate is to fall at %s, but it ends before (%d epochs, %d updates)",
+                self.name,
+                late,
+                self.course.epochs,
+                updates,
+            )
+
     def run(self, bench: Workbench) -> None:
         folder, trainer = bench.folder, bench.trainer(self.lock_norms)
         first = max((row["epoch"] for row in folder.history if row["stage"] != self.name), default=0)
@@ -134,6 +161,8 @@ class Learning(Stage):
             LearningRate(rates, first_epoch, len(train), accumulate),
             StopOnNonFinite(folder.last_checkpoint, train.image_names, watch.checkpoint_every_step),
         ]
+        if any(len(record.boxes_xyxy_px) for record in train.records):
+            callbacks.append(StopWithoutFaces())
         if bench.progress:
             callbacks.append(ProgressBar(bench.progress(self.name), last, len(train), train.batch_size))
         if pruning:
