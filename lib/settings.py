@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lib.errors import ConfigError
 
+_SHOWN = 200  # characters of a value in a message
 AnySettings = TypeVar("AnySettings", bound="Settings")
 
 
@@ -134,15 +135,15 @@ class Settings(BaseModel):
         target, equals, text = assignment.partition("=")
         section, dot, key = target.strip().partition(".")
         if not (equals and dot):
-            raise ConfigError(f"{assignment!r}: expected SECTION.key=value, for example {_example(self)}")
+            raise ConfigError(f"{assignment[:_SHOWN]!r}: expected SECTION.key=value, for example {_example(self)}")
         if section not in type(self).model_fields:
             raise ConfigError(
-                f"{assignment!r}: {section} is no section{_nearest(section, list(type(self).model_fields))}"
+                f"{assignment[:_SHOWN]!r}: {section[:_SHOWN]} is no section{_nearest(section, list(type(self).model_fields))}"
             )
         try:
             setattr(getattr(self, section), key, text.strip())
         except ConfigError as error:
-            raise ConfigError(f"{assignment!r}: {error}") from None
+            raise ConfigError(f"{assignment[:_SHOWN]!r}: {error}") from None
 
     def assign(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
         """Assigns values by section and key, as `config.json` has them; raises ConfigError as an assignment does."""
@@ -277,4 +278,4 @@ def _describe(name: str, error: pydantic.ValidationError) -> str:
     """One line from pydantic's report: every message once, the input once."""
     problems = error.errors()
     messages = dict.fromkeys(problem["msg"][0].lower() + problem["msg"][1:] for problem in problems)
-    return f"{name}: {' or '.join(messages)}; got {problems[0]['input']!r}"
+    return f"{name}: {' or '.join(messages)}; got {repr(problems[0]['input'])[:_SHOWN]}"

@@ -169,7 +169,11 @@ def _opened(source: Path, names: Sequence[str]) -> Iterator[Reader]:
     if source.is_dir():
         yield _folder_reader(source)
     elif source.is_file() and zipfile.is_zipfile(source):
-        with zipfile.ZipFile(source) as archive:
+        try:
+            archive = zipfile.ZipFile(source)
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            raise DataError(f"{source}: a damaged .zip ({error}); pack it again") from error
+        with archive:
             yield _zip_reader(source, archive, names)
     else:
         raise DataError(f"{source}: no such folder of prediction files, nor a .zip of one")

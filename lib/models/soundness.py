@@ -102,7 +102,8 @@ def reason(error: Exception) -> str:
             f"it has {found[1]}, which is none of Keras' own; import the module that defines it, with "
             "@keras.saving.register_keras_serializable(), before loading"
         )
-    return f"damaged, or made by an incompatible version: {first_line(error)}"
+    inner = text.split("Exception encountered: ")[-1].strip().splitlines() if "Exception encountered: " in text else []
+    return f"damaged, or made by an incompatible version: {inner[0][:300] if inner else first_line(error)}"
 
 
 def check_sound(model: keras.Model, path: str | os.PathLike[str]) -> None:
