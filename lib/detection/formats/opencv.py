@@ -194,8 +194,9 @@ class _Graph:
     def _node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
         from onnx import helper
 
-        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in attributes.items()}
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **plain))
+        node = helper.make_node(kind, inputs, [output], name=output)
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+        self.nodes.append(node)
         return output
 
     def _value(self, name: str, array: FloatArray | Any) -> str:

@@ -83,7 +83,8 @@ def test_a_set_of_one_channel(tmp_path: Path, rng: np.random.Generator) -> None:
     last = next(item for item in channel_sets(model) if item.name == "model5_conv1_point")
     small = shrink(model, Masks("removable", {last.name: tuple(range(last.size - 1))}))
     write_opencv(small, tmp_path / "face.onnx")
-    _assert_same(tmp_path / "face.onnx", small, rng.integers(0, 256, (70, 90, 3), np.uint8), 0.3)
+    # Whole multiples of 32: cells in the padding, which OpenCV keeps and FaceDetector cuts off, find faces in noise.
+    assert _assert_same(tmp_path / "face.onnx", small, rng.integers(0, 256, (64, 96, 3), np.uint8), 0.3)
 
 
 def test_other_models_and_names_are_refused(tiny_model: keras.Model, tmp_path: Path) -> None:
