@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from lib.arrays import FloatArray, IntArray
+from lib.geometry import suppression
 from lib.geometry.boxes import area
 from lib.geometry.suppression import best_first, best_passing, in_whole_px, nms, vote
 
@@ -45,6 +46,20 @@ def test_nms_is_the_greedy_one(count: int, limit: int) -> None:
     detections = random_detections(count, count)
     boxes, scores = detections[:, :4], detections[:, 4]
     assert nms(boxes, scores, 0.3, limit).tolist() == nms_one_by_one(boxes, scores, 0.3, limit)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 1 / 3, 1.0])
+def test_compiled_nms_and_numpy_are_equal(dtype: type, threshold: float) -> None:
+    if suppression.suppression_compiled is None:
+        pytest.skip("the extension is not built: cd tools/ap_eval && python setup.py build_ext --inplace")
+    for count, limit in ((0, 5), (1, 5), (600, 750), (600, 30), (600, 0)):
+        detections = random_detections(count, count).astype(dtype)
+        detections[: count // 3, :4] = np.round(detections[: count // 3, :4] / 8)  # overlaps at the very threshold
+        boxes = detections[best_first(detections[:, 4]), :4]
+        expected = suppression.nms_numpy(boxes, threshold, limit)
+        found = nms(boxes, np.zeros(count, dtype), threshold, limit)
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_nms_keeps_boxes_of_no_size_and_those_at_the_threshold() -> None:

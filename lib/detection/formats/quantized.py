@@ -30,7 +30,7 @@ def ends(content: bytes) -> list[str]:
     kinds = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
     graph = model.subgraphs[0]
     maker: dict[int, Any] = {output: operator for operator in graph.operators for output in operator.outputs}
-    waiting, found = list(graph.outputs), set()
+    waiting, found = list(graph.outputs), set[int]()
     while waiting:
         tensor = waiting.pop()
         if tensor in found or tensor not in maker:
