@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ms = (network_ms, candidates - network_ms, nms, whole)
         rows.append([one.format, *(f"{value:.2f}" for value in ms), f"{whole / network_ms:.2f}"])
     print(markdown_table(["format", "network", "pixels and candidates", "NMS", "in all", "of the network"], rows))
-    built = "compiled" if suppression.suppression_compiled else "NumPy"
+    built = "compiled" if suppression.COMPILED else "NumPy"
     print(
         f"\nms at {options.height}x{options.width}, one thread, the shortest of {options.rounds} in turns; "
         f"{len(scores)} candidates of score {options.score} or more; NMS {built}"

@@ -137,9 +137,8 @@ class Settings(BaseModel):
         if not (equals and dot):
             raise ConfigError(f"{assignment[:_SHOWN]!r}: expected SECTION.key=value, for example {_example(self)}")
         if section not in type(self).model_fields:
-            raise ConfigError(
-                f"{assignment[:_SHOWN]!r}: {section[:_SHOWN]} is no section{_nearest(section, list(type(self).model_fields))}"
-            )
+            nearest = _nearest(section, list(type(self).model_fields))
+            raise ConfigError(f"{assignment[:_SHOWN]!r}: {section[:_SHOWN]} is no section{nearest}")
         try:
             setattr(getattr(self, section), key, text.strip())
         except ConfigError as error:

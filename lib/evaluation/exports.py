@@ -87,9 +87,9 @@ def _agreement(
             nearest = np.where(overlap, difference, np.inf).min(axis=0)
             largest = max(largest, float(nearest[np.isfinite(nearest)].max()))
         same = overlap & (difference <= most)
-        changed += np.count_nonzero(~same.any(axis=0)) + np.count_nonzero(~same.any(axis=1))
+        changed += int(np.count_nonzero(~same.any(axis=0)) + np.count_nonzero(~same.any(axis=1)))
     return {
         "largest_score_difference": largest,
         "detections": sum(map(len, original)),
-        "changed": int(changed),
+        "changed": changed,
     }

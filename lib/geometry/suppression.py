@@ -13,6 +13,8 @@ try:
 except ImportError:  # not built: an equal NumPy path runs
     suppression_compiled = None  # type: ignore[assignment]
 
+COMPILED = suppression_compiled is not None
+
 _BLOCK = 256  # of 32 to 512 the fastest for 5000 boxes: its square of comparisons stays in cache
 
 

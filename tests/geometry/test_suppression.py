@@ -51,10 +51,10 @@ def test_nms_is_the_greedy_one(count: int, limit: int) -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 1 / 3, 1.0])
 def test_compiled_nms_and_numpy_are_equal(dtype: type, threshold: float) -> None:
-    if suppression.suppression_compiled is None:
+    if not suppression.COMPILED:
         pytest.skip("the extension is not built: cd tools/ap_eval && python setup.py build_ext --inplace")
     for count, limit in ((0, 5), (1, 5), (600, 750), (600, 30), (600, 0)):
-        detections = random_detections(count, count).astype(dtype)
+        detections: np.ndarray = random_detections(count, count).astype(dtype)
         detections[: count // 3, :4] = np.round(detections[: count // 3, :4] / 8)  # overlaps at the very threshold
         boxes = detections[best_first(detections[:, 4]), :4]
         expected = suppression.nms_numpy(boxes, threshold, limit)
