@@ -165,7 +165,7 @@ def test_an_epoch_shows_every_image_once(records: list[Record], monkeypatch: pyt
         seen.append(path.name)
         return np.zeros((50, 50, 3), np.uint8)
 
-    monkeypatch.setattr("lib.data.batches.read_rgb", read)
+    monkeypatch.setattr("lib.data.fit.read_rgb", read)
     dataset = FaceDataset(records, SPEC, 4, RECIPE)
     for index in range(len(dataset)):
         dataset[index]

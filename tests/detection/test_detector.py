@@ -45,7 +45,7 @@ def test_threshold_limit_and_nothing_found(lively_model: keras.Model, rng: np.ra
     np.testing.assert_allclose(some, everything[everything[:, 4] >= threshold], rtol=1e-5)
     few = FaceDetector(lively_model, max_detections=3)(image, 0.0)
     np.testing.assert_allclose(few, everything[:3], rtol=1e-5)
-    nothing = FaceDetector(lively_model)(image, 1.01)
+    nothing = FaceDetector(lively_model)(image, 1.0)
     assert nothing.shape == (0, 5)
     assert nothing.dtype == np.float32
 
@@ -156,9 +156,10 @@ def test_landmarks_come_in_the_images_pixels(rng: np.random.Generator) -> None:
     assert points.shape == (len(boxes), 5, 2)
     assert points.dtype == np.float32
     np.testing.assert_array_equal(FaceDetector(model)(small, 0.0), boxes)
-    scaled, moved = FaceDetector(model).faces(large, 0.0, max_side=64)
+    # Without suppression, which for a YuNet depends on whole pixels of the image that is given.
+    _, points = FaceDetector(model, iou_threshold=1.0).faces(small, 0.0)
+    _, moved = FaceDetector(model, iou_threshold=1.0).faces(large, 0.0, max_side=64)
     np.testing.assert_allclose(moved, 2 * points, rtol=1e-4, atol=1e-3)
-    assert scaled.shape == boxes.shape
 
 
 def test_a_model_without_landmarks_has_none(lively_model: keras.Model, rng: np.random.Generator) -> None:

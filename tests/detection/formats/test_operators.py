@@ -4,8 +4,9 @@ from typing import Any
 import pytest
 
 from lib.detection import FaceDetector
+from lib.detection.description import sealed
 from lib.detection.formats.operators import OF_DETECTORS
-from lib.detection.formats.pb import SETTINGS, freeze
+from lib.detection.formats.pb import SETTINGS, DetectionSettings, detection_graph, freeze
 from lib.errors import ModelError
 from tests.detectors import random_detector, random_dsfd
 
@@ -69,11 +70,11 @@ def test_functions_and_wrong_settings_are_refused(frozen: Path, tmp_path: Path) 
     (tmp_path / "a.pb").write_bytes(graph.SerializeToString())
     with pytest.raises(ModelError, match="refused, nothing in it was executed: it holds callback"):
         FaceDetector(tmp_path / "a.pb")
+    graph = detection_graph(random_detector(), DetectionSettings())
     for content in (b"{", b"[]", b'{"iou_threshold": NaN}', b'{"max_detections": 3e9}'):
-        graph = _graph(frozen)
         for node in graph.node:
             if node.name == SETTINGS:
                 node.attr["value"].tensor.string_val[0] = content
-        (tmp_path / "b.pb").write_bytes(graph.SerializeToString())
+        (tmp_path / "b.pb").write_bytes(sealed(graph.SerializeToString()))
         with pytest.raises(ModelError, match=r"b\.pb: damaged, or edited"):
             FaceDetector(tmp_path / "b.pb")
