@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 
 .PHONY: env train test check lock clean
 
-env: $(VENV)/.installed  ## the environment, from the lock file, and the compiled part of the evaluation
+env: $(VENV)/.installed  ## the environment, from the lock file, and the compiled parts
 
-$(VENV)/.installed: requirements.lock lib/evaluation/matching_compiled.pyx tools/ap_eval/setup.py
+$(VENV)/.installed: requirements.lock lib/evaluation/matching_compiled.pyx lib/geometry/suppression_compiled.pyx tools/ap_eval/setup.py
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, this is {v[0]}.{v[1]}; say make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
@@ -30,5 +30,5 @@ lock:  ## new versions into the lock file, within the ranges of pyproject.toml (
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --upgrade --no-annotate --no-header --no-emit-index-url --output-file requirements.lock
 
 clean:  ## everything made here but runs and data
-	rm -rf $(VENV) tools/ap_eval/build lib/evaluation/*.so .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) tools/ap_eval/build lib/evaluation/*.so lib/geometry/*.so .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""Draws detected faces and their scores into images, a video or a camera's pictures, and writes them to files."""
+"""Draws detected faces, their scores and landmarks into images, a video or a camera's pictures, and writes files."""
 
 import argparse
 import sys
@@ -10,7 +10,7 @@ from lib.console import friendly_errors, start_logging
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draws and reports; returns 1 if some images of a folder could not be used, else 0."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True, help="a .keras file, a frozen graph (.pb) or a run folder")
+    parser.add_argument("--model", required=True, help="a detector in any format, or a run folder")
     parser.add_argument("--input", required=True, help="an image, a folder of images, a video file or a camera's index")
     parser.add_argument("--output", default="runs/vis", help="folder for the pictures (runs/vis)")
     parser.add_argument("--score_threshold", type=float, default=0.5, help="draw boxes with at least this score (0.5)")
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         unusable = draw_source(
             options.input,
             options.output,
-            lambda image: detector(image, options.score_threshold, options.max_side),
+            lambda image: detector.faces(image, options.score_threshold, options.max_side),
             lambda what, faces: print(f"{what}: {faces} face{'' if faces == 1 else 's'}"),
             show,
         )

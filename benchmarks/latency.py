@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             save(small, files[0])
             freeze(small, files[1])
             sizes[name] = [file.stat().st_size for file in files]
-            detect[name] = partial(FrozenGraph(files[1]).candidates, image, 1.0)
+            detect[name] = partial(FrozenGraph(files[1]).candidates, image[None], 1.0)
         frozen = interleaved(detect, options.rounds)
     litert = litert_latencies(models, options.height, options.width, options.rounds)
 

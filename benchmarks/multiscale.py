@@ -59,8 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start_logging()
     with friendly_errors():
         from lib.data.images import read_rgb
+        from lib.detection import candidates, protocols
         from lib.detection import detector as detection
-        from lib.detection import protocols
+        from lib.detection.formats.keras import KerasNetwork
 
         if options.protocol not in protocols.PROTOCOLS or options.repeats < 1:
             raise DataError(f"expected a protocol of {', '.join(protocols.PROTOCOLS)} and at least one repeat")
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         images = [read_rgb(path) for path in paths]
         protocol = protocols.PROTOCOLS[options.protocol]
         detector = detection.FaceDetector(options.model, max_detections=protocol.max_detections)
-        if not isinstance(detector.network, detection.KerasNetwork):
+        if not isinstance(detector.network, KerasNetwork):
             raise ModelError(f"{options.model}: expected a .keras model, whose parts can be timed")
 
         started = time.perf_counter()
@@ -82,8 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rounds = []
         parts: list[tuple[str, Any, str]] = [
             ("network", detector.network.model, "predict_on_batch"),
-            ("candidates: softmax, best 5000, decoding", detector, "candidates"),
-            ("anchor grids", detection, "anchor_grid"),
+            ("candidates: softmax, best 5000, decoding", detector.network, "candidates"),
+            ("anchor grids", candidates, "anchor_grid"),
             ("NMS", detection, "nms"),
             ("resizing", protocols, "_rescaled"),
             ("resizing", protocols, "_resized"),

@@ -133,4 +133,24 @@ def _repair_note(repair: dict[str, Any]) -> str:
     return note + (f"; no rule, left as they are: {', '.join(repair['left'])}" if repair["left"] else "")
 
 
+def export_table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows of `lib.evaluation.exports.report`."""
+    header = ["format", "precision", "bytes", "ms", "of Keras'", "scores differ", "detections", "changed", "AP"]
+    cells = [
+        [
+            row["format"],
+            row["precision"],
+            f"{row['bytes']:,}",
+            f"{row['ms']:.2f}",
+            f"{row['ms_ratio']:.2f}",
+            f"{row['largest_score_difference']:.1e}",
+            f"{row['detections']:,}",
+            f"{row['changed']:,}",
+            "" if row["ap"] is None else f"{row['ap']:.4f}",
+        ]
+        for row in rows
+    ]
+    return markdown_table(header, cells)
+
+
 _COSTS = (("parameters", "parameters"), ("macs", "MACs"))

@@ -16,14 +16,15 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "data": ("geometry",),
     "models": ("geometry", "pruning.graph"),
     "training": ("data", "models", "geometry", "pruning"),
-    "detection": ("geometry", "models", "data.images"),
+    "detection": ("geometry", "models", "data.images", "pruning.graph"),
     "evaluation": ("detection", "geometry", "data", "models", "pruning"),
     "search": ("training", "evaluation", "detection", "data", "models", "pruning"),
     "runs": ("geometry", "pruning", "data", "models", "training", "detection", "evaluation", "search"),
 }
 STONES = {"errors", "files", "arrays", "tables", "console", "settings"}  # everyone may stand on them
 CONFIG = "config"  # a stone for runs/, tools and scripts alone
-EXPORTS = {"pb.py", "litert.py", "logs.py", "devices.py"}  # TensorFlow's formats, and its replicas
+# TensorFlow's formats, and its replicas.
+EXPORTS = {"pb.py", "saved_model.py", "litert.py", "quantized.py", "logs.py", "devices.py"}
 FILES = sorted((ROOT / "lib").rglob("*.py"))
 
 

@@ -3,6 +3,7 @@
 python tools/prune.py --ckpt_path A.keras --rates 0.4 --output B.keras --check
 python tools/prune.py --ckpt_path A.keras --rates 0.1875 --repair FOLDER [--annotations FILE] --output B.keras
 python tools/prune.py --ckpt_path A.keras --zeros [--output B.keras] [--check]
+python tools/prune.py --ckpt_path yunet_n.pth --rates 0.125 --repair FOLDER --opencv face.onnx
 """
 
 import argparse
@@ -28,16 +29,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for path in (options.output, options.masked):
             if path is not None and Path(path).suffix != ".keras":
                 raise ModelError(f"{path}: expected a name ending in .keras")
+        if options.opencv is not None and Path(options.opencv).suffix != ".onnx":
+            raise ModelError(f"{options.opencv}: expected a name ending in .onnx")
         rates = None if options.rates is None else _rates(options.rates)
 
         import keras  # TensorFlow takes seconds
 
-        from lib.models import load, save
+        from lib.models import save
         from lib.pruning import CostModel, apply_masks, plan, removable_part, removal_report, shrink
-        from lib.runs.folder import model_file
         from lib.tables import removal_table
 
-        model = load(model_file(options.ckpt_path))
+        model = _model(options.ckpt_path)
         if options.check or options.repair:  # what would fail after the work
             from lib.data.images import image_files
             from lib.evaluation.equality import require_image_input
@@ -69,16 +71,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if path is not None:
                 save(made, path)
                 print(f"{path}: {Path(path).stat().st_size:,} bytes")
+        if options.opencv is not None:
+            from lib.detection.formats.opencv import write_opencv
+
+            print(f"{options.opencv}: {write_opencv(small, options.opencv):,} bytes, loaded by OpenCV")
         return status
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ckpt_path", required=True, help="a .keras file, or a run folder (then its last model)")
+    parser.add_argument(
+        "--ckpt_path", required=True, help="a .keras file, a run folder (its last model), or published weights"
+    )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--rates", help='a rate, or a JSON file {"pattern of set or layer names": rate, ...}')
     what.add_argument("--zeros", action="store_true", help="only what is zero already, and say why the rest must stay")
     parser.add_argument("--output", help="the .keras file for the smaller model")
+    parser.add_argument("--opencv", help="an .onnx file for the smaller YuNet, for cv2.FaceDetectorYN")
     parser.add_argument("--masked", help="a .keras file for the model with zeros in place of what goes")
     parser.add_argument("--check", action="store_true", help="compare both models; status 1 if they differ")
     parser.add_argument("--images", help="a folder of images to compare them on too")
@@ -94,6 +103,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--width", type=int, default=640, help="input width for the MACs, px (640)")
     parser.add_argument("--seed", type=int, default=0, help="of the random criterion and of the check's images (0)")
     return parser
+
+
+def _model(path: str) -> Any:
+    from lib.models import load
+    from lib.runs.folder import model_file
+
+    if Path(path).suffix not in (".pth", ".onnx"):
+        return load(model_file(path))
+    from lib.models.published import published_model
+
+    return published_model(path)[0]
 
 
 def _rates(text: str) -> float | dict[str, float]:

@@ -16,7 +16,7 @@ PROTOCOL_NAMES = ("single", "multiscale", "pruned_dsfd")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Predicts what is missing in the result folder; exit status 1 if an image could not be used."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True, help="a .keras or frozen .pb detector")
+    parser.add_argument("--model", required=True, help="a detector: .keras, .pb, .tflite, .onnx or a SavedModel folder")
     parser.add_argument("--data_dir", required=True, help="folder with images/<event>/<image>.jpg, e.g. WIDER_val")
     parser.add_argument("--result", required=True, help="folder for <event>/<image>.txt; files of the same run stay")
     parser.add_argument(

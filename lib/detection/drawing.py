@@ -18,21 +18,24 @@ from lib.files import replacing
 logger = logging.getLogger(__name__)
 
 Image = NDArray[np.uint8]
-Detect = Callable[[Image], FloatArray]  # [H, W, 3] -> [n, 5] x1, y1, x2, y2 in pixels, score
+# [H, W, 3] -> [n, 5] x1, y1, x2, y2 in pixels, score; or that and landmarks [n, k, 2]
+Detect = Callable[[Image], FloatArray | tuple[FloatArray, FloatArray]]
 Report = Callable[[str, int], None]  # called with what was drawn and the number of faces
 Show = Callable[[Image], bool]  # shows a picture; False: stop
 
 BOX_RGB = (0, 230, 90)
+LANDMARK_RGB = (255, 60, 60)
 TEXT_RGB = (0, 0, 0)
 FALLBACK_FPS = 25.0  # cameras often do not know theirs
 
 
-def draw_detections(image_rgb: Image, detections: FloatArray) -> Image:
-    """A copy of the image with a frame around every face and its score in percent above it.
+def draw_detections(image_rgb: Image, detections: FloatArray, landmarks: FloatArray | None = None) -> Image:
+    """A copy of the image with a frame around every face, its score in percent above it, and dots for its landmarks.
 
     Args:
         image_rgb: uint8 [H, W, 3].
         detections: [n, 5] x1, y1, x2, y2 in pixels, and score; boxes may reach beyond the image.
+        landmarks: [n, k, 2] x, y in pixels.
 
     """
     picture = image_rgb.copy()
@@ -42,6 +45,8 @@ def draw_detections(image_rgb: Image, detections: FloatArray) -> Image:
         corners = np.clip([x1, y1, x2, y2], -line, [width + line, height + line] * 2).round().astype(int).tolist()
         cv2.rectangle(picture, corners[:2], corners[2:], BOX_RGB, line)
         _label(picture, f"{score:.0%}", corners[0], corners[1], (corners[2] - corners[0]) / 60, line)
+    for x, y in [] if landmarks is None else np.clip(landmarks, -line, [width + line, height + line]).reshape(-1, 2):
+        cv2.circle(picture, (round(float(x)), round(float(y))), line, LANDMARK_RGB, cv2.FILLED)
     return picture
 
 
@@ -165,10 +170,11 @@ def _writer(temporary: Path, output: Path, fps: float, picture: Image) -> "cv2.V
 
 def _drawn(image: Image, name: str, detect: Detect) -> tuple[Image, int]:
     try:
-        detections = detect(image)
+        found = detect(image)
     except ValueError as error:
         raise DataError(f"{name}: {error}") from error
-    return draw_detections(image, detections), len(detections)
+    detections, landmarks = found if isinstance(found, tuple) else (found, None)
+    return draw_detections(image, detections, landmarks), len(detections)
 
 
 def _distinct(source: Path, output: Path) -> Path:

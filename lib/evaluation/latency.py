@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from lib.detection.formats.litert import LiteRTModel, export_litert
+from lib.detection.formats import litert
 
 WARM_UPS = 3
 
@@ -53,6 +53,6 @@ def litert_latencies(
         runners = {}
         for number, (name, model) in enumerate(models.items()):
             file = Path(folder) / f"{number}.tflite"
-            export_litert(model, file, height_px, width_px)
-            runners[name] = LiteRTModel(file, threads).invoke
+            litert.write(model, file, (height_px, width_px))
+            runners[name] = litert.LiteRTModel(file, threads).invoke
         return interleaved(runners, rounds)

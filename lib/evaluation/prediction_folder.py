@@ -22,8 +22,9 @@ from lib.arrays import FloatArray
 from lib.data.annotations import read_annotations
 from lib.data.images import image_files, read_rgb
 from lib.detection.detector import FaceDetector, as_rgb
+from lib.detection.formats import content_file
 from lib.detection.protocols import PROTOCOLS
-from lib.errors import DataError, ModelError, ToolkitError
+from lib.errors import DataError, ToolkitError
 from lib.evaluation.prediction_files import prediction_name
 from lib.files import is_left_half_written, read_json, sha256, write_json, write_text
 from lib.geometry.suppression import best_first
@@ -132,11 +133,10 @@ def open_result(folder: str | os.PathLike[str], model: str | os.PathLike[str], p
 
     """
     result, model = Path(folder), Path(model)
-    if not model.is_file():
-        raise ModelError(f"{model}: no such file; expected a .keras or .pb model")
+    content = content_file(model)
     if result.exists() and not result.is_dir():
         raise DataError(f"{result}: a file; --result names a folder")
-    ours = {"model": model.name, "model_sha256": sha256(model), "protocol": protocol, "version": __version__}
+    ours = {"model": model.name, "model_sha256": sha256(content), "protocol": protocol, "version": __version__}
     manifest = result / MANIFEST
     if not manifest.exists():
         if result.exists() and any(result.iterdir()):

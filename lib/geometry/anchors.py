@@ -39,6 +39,7 @@ class AnchorSpec:
         place: where in its cell an anchor's centre lies, from 0, the upper left corner, to 1, the lower right one.
         scoring: what the two score logits mean, see `lib.geometry.scores`.
         landmarks: how many points of each face the network also finds; their code is that of "plain" centres.
+        whole_px: whether boxes suppress each other by their overlap in whole pixels, see `lib.geometry.suppression`.
 
     """
 
@@ -50,6 +51,7 @@ class AnchorSpec:
     place: float = 0.5
     scoring: Scoring = "softmax"
     landmarks: int = 0
+    whole_px: bool = False
 
     def __post_init__(self) -> None:
         for name in ("strides", "sizes", "scales"):
@@ -115,7 +117,14 @@ def encode(boxes_xyxy: FloatArray, anchors_cxcywh: FloatArray, code: Code = "cen
 
 
 def decode(offsets: FloatArray, anchors_cxcywh: FloatArray, code: Code = "centre") -> FloatArray:
-    """Boxes [..., 4] xyxy (relative, not clipped) from the network's offsets [..., 4]."""
+    """Boxes [..., 4] xyxy (relative, not clipped) from the network's offsets [..., 4].
+
+    Further columns, 2 for each landmark, become points x, y.
+    """
+    if offsets.shape[-1] > 4:
+        points = decode_points(offsets[..., 4:], anchors_cxcywh)
+        boxes = decode(offsets[..., :4], anchors_cxcywh, code)
+        return np.concatenate([boxes, points.reshape(*boxes.shape[:-1], -1)], axis=-1)
     if code == "corners":
         sizes = np.tile(anchors_cxcywh[..., 2:], 2)
         boxes = cxcywh_to_xyxy(anchors_cxcywh) + offsets / CORNER_SCALE * sizes

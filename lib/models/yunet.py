@@ -67,7 +67,14 @@ def yunet(
             flat = layers.Reshape((-1, values.shape[-1]), name=f"head{level}_{kind}_flat")(cells)
             heads[kind].append(flat)
     spec = AnchorSpec(
-        STRIDES, STRIDES, ratio=1.0, code="plain", place=0.0, scoring="geometric mean", landmarks=LANDMARKS
+        STRIDES,
+        STRIDES,
+        ratio=1.0,
+        code="plain",
+        place=0.0,
+        scoring="geometric mean",
+        landmarks=LANDMARKS,
+        whole_px=True,
     )
     outputs = {
         "boxes": ConcatenateAnchors(spec.to_dict(), name="boxes")(heads["boxes"]),

@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import io
 import logging
 import os
 import platform
@@ -14,7 +15,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lib.config import Config, stage_names
 from lib.errors import ConfigError, ModelError, TrainingError
@@ -260,7 +261,7 @@ class RunFolder:
 
 
 def model_file(path: str | Path) -> Path:
-    """The model that a path means: a file itself; of a run folder what its last finished stage left.
+    """The model that a path means: a file or SavedModel itself; of a run folder what its last finished stage left.
 
     Raises:
         ModelError: there is nothing, or the folder holds no finished stage.
@@ -268,7 +269,7 @@ def model_file(path: str | Path) -> Path:
 
     """
     given = Path(path)
-    if given.is_file():
+    if given.is_file() or (given / "saved_model.pb").is_file():
         return given
     if not given.is_dir():
         raise ModelError(f"{given}: no such file or folder; expected a .keras model or a run folder")
@@ -319,7 +320,7 @@ def _epoch_of(checkpoint: Path) -> int:
 def _weights_hash(file: Path) -> str:
     try:
         with zipfile.ZipFile(file) as archive, archive.open("model.weights.h5") as weights:
-            return hashlib.file_digest(weights, "sha256").hexdigest()
+            return hashlib.file_digest(cast(io.BufferedReader, weights), "sha256").hexdigest()
     except (OSError, KeyError, zipfile.BadZipFile, EOFError, zlib.error):
         return sha256(file)  # whatever it is, not what a run wrote
 

@@ -17,7 +17,7 @@ import numpy as np
 from typing_extensions import TypedDict
 
 from lib.arrays import FloatArray
-from lib.detection.formats.litert import LiteRTModel, export_litert
+from lib.detection.formats import litert
 from lib.errors import ModelError
 from lib.evaluation.latency import interleaved
 from lib.files import read_own, write_json
@@ -230,14 +230,14 @@ def measure_litert(
             if shape not in files:
                 files[shape] = Path(folder) / f"convolution{len(files)}.tflite"
                 _export_convolution(shape, files[shape])
-            runner = LiteRTModel(files[shape])
+            runner = litert.LiteRTModel(files[shape])
             runner.resize(geometry.height_px, geometry.width_px)
             runners[name] = runner.invoke
         whole: dict[str, Callable[[], None]] = {}
         for name, model in models.items():
             file = Path(folder) / f"{name}.tflite"
-            export_litert(model, file, height_px, width_px)
-            whole[name] = LiteRTModel(file).invoke
+            litert.write(model, file, (height_px, width_px))
+            whole[name] = litert.LiteRTModel(file).invoke
         # Apart: between the others, whole models would find every cache cold, small ones as much as large ones.
         times = {**interleaved(runners, _ROUNDS), **(interleaved(whole, 2 * _ROUNDS) if whole else {})}
         return {name: latency.best_ms for name, latency in times.items()}

@@ -10,7 +10,9 @@ from lib.detection.detector import FaceDetector, as_rgb
 from lib.errors import ModelError
 from lib.geometry.boxes import iou_matrix
 from lib.models import build, load, save
+from lib.models.yunet import yunet
 from tests.models.test_eresfd import PUBLISHED
+from tests.networks import lively
 from tests.shared import shared
 
 
@@ -127,3 +129,40 @@ def test_single_scale_equals_the_published_detector(name: str) -> None:
         assert len(different) <= 0.02 * len(reference), key
         if name != "eresfd_bfpgm_50":
             assert len(different) == 0, key
+
+
+@pytest.mark.parametrize("name", ["yunet_n", "yunet_s"])
+def test_yunet_finds_what_opencv_finds(name: str) -> None:
+    detector = FaceDetector(build(name, weights=shared(f"weights/yunet/{name}.pth")), landmarks=True)
+    detections = np.load(shared("golden/yunet_detections.npz"))
+    for key in (key for key in detections if key.startswith(f"{name}|")):
+        reference = detections[key]
+        boxes, points = detector(read_rgb(shared(f"golden/images/{key.split('|')[1]}")), 0.3)
+        assert len(boxes) == len(reference), key
+        corners = np.concatenate([reference[:, :2], reference[:, :2] + reference[:, 2:4]], axis=1)
+        overlap = iou_matrix(corners.astype(np.float64), boxes[:, :4].astype(np.float64))
+        twin = overlap.argmax(axis=1)
+        assert (overlap.max(axis=1) >= 0.99).all(), key
+        assert sorted(twin) == list(range(len(boxes)))
+        assert np.abs(boxes[twin, 4] - reference[:, 14]).max() <= 1e-3
+        assert np.abs(points[twin] - reference[:, 4:14].reshape(-1, 5, 2)).max() <= 0.1
+
+
+def test_landmarks_come_in_the_images_pixels(rng: np.random.Generator) -> None:
+    model = lively(yunet(stages=(4, 4, 4, 4, 4, 4)), rng)
+    small = _image(rng, 48, 64)
+    large = np.repeat(np.repeat(small, 2, axis=0), 2, axis=1)
+    boxes, points = FaceDetector(model, landmarks=True)(small, 0.0)
+    assert points.shape == (len(boxes), 5, 2)
+    assert points.dtype == np.float32
+    np.testing.assert_array_equal(FaceDetector(model)(small, 0.0), boxes)
+    scaled, moved = FaceDetector(model).faces(large, 0.0, max_side=64)
+    np.testing.assert_allclose(moved, 2 * points, rtol=1e-4, atol=1e-3)
+    assert scaled.shape == boxes.shape
+
+
+def test_a_model_without_landmarks_has_none(lively_model: keras.Model, rng: np.random.Generator) -> None:
+    boxes, points = FaceDetector(lively_model).faces(_image(rng, 48, 64), 0.0)
+    assert points.shape == (len(boxes), 0, 2)
+    with pytest.raises(ModelError, match="finds no landmarks"):
+        FaceDetector(lively_model, landmarks=True)

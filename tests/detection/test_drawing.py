@@ -6,7 +6,7 @@ import pytest
 
 from lib.arrays import FloatArray
 from lib.data.images import read_rgb, write_rgb
-from lib.detection.drawing import BOX_RGB, Image, draw_detections, draw_source
+from lib.detection.drawing import BOX_RGB, LANDMARK_RGB, Image, draw_detections, draw_source
 from lib.errors import DataError
 
 FACE = np.array([[20, 30, 60, 80, 0.9]], np.float32)
@@ -163,3 +163,10 @@ def test_nothing_is_replaced(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="replace"):
             draw(source, tmp_path)
     assert (read_rgb(tmp_path / "a.png") == 90).all()
+
+
+def test_landmarks_are_dots() -> None:
+    picture = draw_detections(grey(), FACE, np.array([[[50, 60], [1e9, -5]]], np.float32))
+    assert tuple(picture[60, 50]) == LANDMARK_RGB
+    plain = draw_detections(grey(), FACE)
+    assert (picture != plain).any(axis=2).sum() < 20

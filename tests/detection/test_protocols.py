@@ -7,7 +7,8 @@ import pytest
 
 from lib.arrays import BoolArray, FloatArray
 from lib.data.images import read_rgb
-from lib.detection.detector import FaceDetector, KerasNetwork
+from lib.detection import FaceDetector
+from lib.detection.formats.keras import KerasNetwork
 from lib.detection.protocols import PROTOCOLS, Image, multiscale, other_factors, pruned_dsfd, single
 from lib.geometry.boxes import iou_matrix
 from lib.models import build

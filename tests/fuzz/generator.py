@@ -22,7 +22,7 @@ from lib.data.scenes import ensure_samples
 from lib.errors import DataError, ToolkitError
 from lib.evaluation.prediction_files import read_predictions
 from lib.files import write_json
-from lib.models.published import read_pth
+from lib.models.pth import read_pth
 from lib.models.soundness import check_archive
 from lib.runs.folder import RunFolder
 from lib.runs.state import Row

@@ -4,7 +4,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from lib.geometry.anchors import AnchorSpec, Code, anchor_grid, decode, encode
+from lib.geometry.anchors import AnchorSpec, Code, anchor_grid, decode, decode_points, encode, encode_points
 from lib.geometry.boxes import cxcywh_to_xyxy
 from tests.conftest import random_boxes
 
@@ -86,6 +86,27 @@ def test_corner_code_is_five_times_the_distance_in_anchor_sizes() -> None:
     anchor = np.array([[0.5, 0.5, 0.2, 0.4]], np.float32)
     face = np.array([[0.42, 0.3, 0.6, 0.9]], np.float32)
     np.testing.assert_allclose(encode(face, anchor, "corners"), [[0.5, 0, 0, 2.5]], atol=1e-6)
+
+
+def test_landmarks_come_back_and_belong_to_the_cells() -> None:
+    spec = AnchorSpec((8, 16), (8, 16), ratio=1.0, code="plain", place=0.0, landmarks=2)
+    grid = anchor_grid(spec, 32, 64)
+    assert (grid[5] * [64, 32, 64, 32]).tolist() == [40, 0, 8, 8]
+    offsets = np.random.default_rng(0).normal(size=(len(grid), 8)).astype(np.float32)
+    decoded = decode(offsets, grid, spec.code)
+    centre = (decoded[:, :2] + decoded[:, 2:4]) / 2 * [64, 32]
+    np.testing.assert_allclose(centre[5], [40 + 8 * offsets[5, 0], 8 * offsets[5, 1]], rtol=1e-4)
+    points = decode_points(offsets[:, 4:], grid)
+    np.testing.assert_array_equal(points.reshape(-1, 4), decoded[:, 4:])
+    np.testing.assert_allclose(points[5] * [64, 32], [40, 0] + 8 * offsets[5, 4:].reshape(2, 2), rtol=1e-4)
+    np.testing.assert_allclose(encode_points(points, grid), offsets[:, 4:], atol=1e-4)
+    np.testing.assert_allclose(encode(decoded[:, :4], grid, spec.code), offsets[:, :4], atol=1e-4)
+
+
+@pytest.mark.parametrize("option", [{"code": "polar"}, {"scoring": "sum"}, {"place": 2.0}, {"landmarks": -1}])
+def test_descriptions_that_make_no_sense(option: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="must"):
+        AnchorSpec(**option)
 
 
 @pytest.mark.parametrize("bad", [{"ratio": float("nan")}, {"ratio": 0}, {"scales": (np.inf,)}, {"strides": ("4",) * 6}])

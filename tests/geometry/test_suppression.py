@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from lib.arrays import FloatArray, IntArray
+from lib.geometry import suppression
 from lib.geometry.boxes import area
-from lib.geometry.suppression import best_first, best_passing, nms, vote
+from lib.geometry.suppression import best_first, best_passing, in_whole_px, nms, vote
 
 
 def random_detections(seed: int, count: int, side: float = 30) -> FloatArray:
@@ -45,6 +46,20 @@ def test_nms_is_the_greedy_one(count: int, limit: int) -> None:
     detections = random_detections(count, count)
     boxes, scores = detections[:, :4], detections[:, 4]
     assert nms(boxes, scores, 0.3, limit).tolist() == nms_one_by_one(boxes, scores, 0.3, limit)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 1 / 3, 1.0])
+def test_compiled_nms_and_numpy_are_equal(dtype: type, threshold: float) -> None:
+    if not suppression.COMPILED:
+        pytest.skip("the extension is not built: cd tools/ap_eval && python setup.py build_ext --inplace")
+    for count, limit in ((0, 5), (1, 5), (600, 750), (600, 30), (600, 0)):
+        detections: np.ndarray = random_detections(count, count).astype(dtype)
+        detections[: count // 3, :4] = np.round(detections[: count // 3, :4] / 8)  # overlaps at the very threshold
+        boxes = detections[best_first(detections[:, 4]), :4]
+        expected = suppression.nms_numpy(boxes, threshold, limit)
+        found = nms(boxes, np.zeros(count, dtype), threshold, limit)
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_nms_keeps_boxes_of_no_size_and_those_at_the_threshold() -> None:
@@ -91,3 +106,8 @@ def test_best_passing_prefers_the_earlier_of_equal_scores(limit: int) -> None:
     scores = np.random.default_rng(limit).integers(0, 12, 500).astype(np.float32) / 12
     np.testing.assert_array_equal(best_passing(scores, 0.25, limit), best_passing_by_sorting(scores, 0.25, limit))
     assert not len(best_passing(scores, 2.0, limit))
+
+
+def test_boxes_are_cut_to_whole_pixels() -> None:
+    boxes = np.array([[10.9, -0.9, 15.8, 3.2], [1.5, 2.5, 4.4, 5.6]], np.float32)
+    np.testing.assert_array_equal(in_whole_px(boxes), [[10, 0, 14, 4], [1, 2, 3, 5]])

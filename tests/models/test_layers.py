@@ -3,7 +3,15 @@ import numpy as np
 import pytest
 
 from lib.geometry.anchors import AnchorSpec
-from lib.models.layers import ConcatenateAnchors, CroppedMultiply, L2Normalization, MaxoutBackground, WeightedFusion
+from lib.models.layers import (
+    ConcatenateAnchors,
+    CroppedMultiply,
+    CropToCells,
+    L2Normalization,
+    MaxoutBackground,
+    PadToMultiple,
+    WeightedFusion,
+)
 
 LAYERS = [
     WeightedFusion(),
@@ -12,6 +20,8 @@ LAYERS = [
     ConcatenateAnchors(AnchorSpec(scales=(1.0, 0.5), code="corners").to_dict()),
     L2Normalization(8.0),
     CroppedMultiply(),
+    PadToMultiple(32),
+    CropToCells(8),
 ]
 
 
@@ -81,3 +91,19 @@ def test_product_equals_its_formula_and_crops(rng: np.random.Generator, known: b
 def test_product_refuses_other_channels() -> None:
     with pytest.raises(ValueError, match="same channels"):
         CroppedMultiply()([keras.Input((4, 4, 3)), keras.Input((4, 4, 5))])
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_padding_and_cropping_give_whole_cells(rng: np.random.Generator, known: bool) -> None:
+    image = rng.normal(size=(2, 9, 16, 3)).astype(np.float32)
+    given = keras.Input(image.shape[1:] if known else (None, None, 3))
+    padded = PadToMultiple(8)(given)
+    cells = CropToCells(4)([keras.layers.AveragePooling2D(4)(padded), given])
+    model = keras.Model(given, [padded, cells])
+    assert [output.shape for output in model.outputs] == (
+        [(None, 16, 16, 3), (None, 3, 4, 3)] if known else [(None, None, None, 3)] * 2
+    )
+    large, small = (np.asarray(output) for output in model(image))
+    np.testing.assert_array_equal(large, np.pad(image, ((0, 0), (0, 7), (0, 0), (0, 0))))
+    np.testing.assert_allclose(small[:, 0, 0], image[:, :4, :4].mean(axis=(1, 2)), rtol=1e-5)
+    assert small.shape == (2, 3, 4, 3)

@@ -11,6 +11,7 @@ from lib.models import load, save
 from lib.pruning import apply_masks, channel_sets, plan
 from lib.pruning.cost import count_parameters
 from tests.detectors import random_detector
+from tests.shared import shared
 from tools.prune import main
 
 
@@ -57,6 +58,7 @@ def test_says_what_of_the_zeros_can_go(checkpoint: Path, tmp_path: Path, capsys:
         (["--rates=1.5"], "must be at least 0 and below 1"),
         (["--rates=missing.json"], "expected a number or a JSON file"),
         (["--rates=0.5", "--output=small.pb"], "expected a name ending in .keras"),
+        (["--rates=0.5", "--opencv=small.pb"], "expected a name ending in .onnx"),
         (["--rates=0.5", "--criterion=size"], "no criterion is called 'size'"),
         (["--rates=0.5", "--protected", "con*", "odd*"], "no layer is called 'odd*'"),
     ],
@@ -97,3 +99,15 @@ def test_repairs_on_a_folder_of_photographs(
     assert "broken.jpg" in printed
     assert "fewer positions than unknowns, held by the ridge alone: " in printed
     assert (tmp_path / "small.keras").exists()
+
+
+def test_from_published_weights_to_a_file_for_opencv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnx", reason="writing ONNX files needs the package onnx")
+    weights, output = shared("weights/yunet/yunet_s.pth"), tmp_path / "face.onnx"
+    write_rgb(tmp_path / "photos/a.png", np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8))
+    command = [f"--ckpt_path={weights}", "--rates=0.25", f"--repair={tmp_path}/photos", f"--opencv={output}"]
+    assert main([*command, "--height=64", "--width=64"]) == 0
+    printed = capsys.readouterr().out
+    assert "the same in both models" in printed
+    assert f"{output}: {output.stat().st_size:,} bytes, loaded by OpenCV" in printed
+    assert output.stat().st_size < shared("weights/yunet/yunet_n_dynamic.onnx").stat().st_size

@@ -1,67 +1,151 @@
-"""A trained detector for LiteRT, `detector.tflite`, at a fixed input size: what runs on phones and small boards.
+"""A trained detector for LiteRT, `detector.tflite`: what runs on phones and small boards.
 
 TensorFlow and LiteRT are imported inside the functions that need them.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
 
 from lib.arrays import FloatArray
+from lib.detection.candidates import from_scores
+from lib.detection.description import KEY, Description, model_sha256, read_description, sealed
+from lib.detection.formats.quantized import quantize
+from lib.detection.head import IMAGE, exportable
 from lib.errors import ModelError
 from lib.files import replacing
-from lib.models import inference_model
-from lib.models.folding import fold_batch_norms
+from lib.models import anchors_of
+
+PRECISIONS = ("float32", "float16", "int8")
 
 
-def export_litert(model: keras.Model, path: str | os.PathLike[str], height_px: int, width_px: int) -> int:
-    """Writes a detector as a LiteRT model of built-in float32 operators, batch normalisation folded away.
+def write(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    size_px: tuple[int, int] | None,
+    precision: str = "float32",
+    images: Sequence[NDArray[np.uint8]] = (),
+) -> int:
+    """Writes a detector as a LiteRT model of built-in operators alone, batch normalisation folded away.
 
-    Input `image`: float32 [1, height_px, width_px, 3], RGB 0..255. Outputs: `boxes` float32 [1, n, 4], the network's
-    offsets, for `lib.geometry.anchors.decode`; `scores` float32 [1, n], the faces' probabilities 0..1.
+    Input `image`: float32 [1, H, W, 3], RGB 0..255. Outputs: `boxes` float32 [1, n, 4], the network's offsets, for
+    `lib.geometry.anchors.decode`; `scores` float32 [1, n], the faces' probabilities 0..1. The metadata has a
+    `lib.detection.description` under "face_detector".
+
+    Args:
+        size_px: height and width of its images; None: any, and the interpreter allocates anew at each new size.
+        precision: "float32"; "float16": weights of half the bytes, computed in float32 on a CPU; "int8": see
+            `lib.detection.formats.quantized`.
+        images: for int8, uint8 [H, W, 3] of the given size, as the detector will see them: their activations decide
+            the ranges.
 
     Returns:
         The file's size in bytes.
 
     Raises:
-        ModelError: the path does not end in .tflite, the model is no detector, or Keras runs on another backend than
-            TensorFlow.
+        ModelError: the path does not end in .tflite, the precision is none of these or wants a size or images that are
+            missing, the model is no detector or needs operators that LiteRT does not have, or Keras runs on another
+            backend than TensorFlow.
 
     """
     if Path(path).suffix != ".tflite":
         raise ModelError(f"{path}: the name of a LiteRT model must end in .tflite")
-    if keras.backend.backend() != "tensorflow":
-        raise ModelError(f"Keras runs on {keras.backend.backend()}; LiteRT needs KERAS_BACKEND=tensorflow")
-    if not isinstance(model.output, dict) or not {"boxes", "scores"} <= set(model.output):
-        raise ModelError(f"model {model.name!r} is no face detector: it has no outputs 'boxes' and 'scores'")
-    image = keras.Input((height_px, width_px, 3), batch_size=1, name="image")
-    outputs = fold_batch_norms(inference_model(model))(image)
-    # The softmax over two classes is the sigmoid of their difference, at a fraction of its time.
-    scores = ops.sigmoid(outputs["scores"][..., 1] - outputs["scores"][..., 0])
-    fixed = keras.Model(image, {"boxes": outputs["boxes"], "scores": scores}, name=model.name)
+    if precision not in PRECISIONS:
+        why = "; 16-bit activations are 10 to 20 times slower on a CPU" if "16" in precision else ""
+        raise ModelError(f"LiteRT models are written as {', '.join(PRECISIONS)}, not as {precision!r}{why}")
+    if precision == "int8" and (size_px is None or not images or any(image.shape[:2] != size_px for image in images)):
+        raise ModelError(f"{path}: int8 needs a fixed size, and images of this size to measure the activations on")
+    network = exportable(model, size_px, batch=1)
     import tensorflow as tf
 
+    options: dict[str, Any] = {"target_spec": {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}}
+    if precision != "float32":
+        options["optimizations"] = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        options["target_spec"]["supported_types"] = [tf.float16]
+    if precision == "int8":
+        options["target_spec"]["supported_ops"] = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        options["representative_dataset"] = lambda: ({IMAGE: image[None].astype(np.float32)} for image in images)
+        options["_experimental_calibrate_only"] = True
+    description = Description(anchors_of(model), size_px, precision, model_sha256(model))
     with replacing(path) as temporary:
-        fixed.export(
-            temporary,
-            format="litert",
-            verbose=False,
-            input_signature=[keras.InputSpec(shape=image.shape, dtype="float32", name="image")],
-            target_spec={"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]},
-        )
+        signature = [keras.InputSpec(shape=network.input.shape, dtype="float32", name=IMAGE)]
+        try:
+            network.export(temporary, "litert", False, signature, **options)
+        except Exception as error:  # the converter's own class, which it does not export
+            if "not supported" not in str(error) and "Flex" not in str(error):
+                raise
+            raise ModelError(f"{path}: LiteRT has no operators for this model: {error}") from error
+        content = temporary.read_bytes()
+        if precision == "int8":
+            content = quantize(content)
+        temporary.write_bytes(sealed(_described(content, description)))
     return Path(path).stat().st_size
+
+
+def _described(content: bytes, description: Description) -> bytes:
+    """The LiteRT model with the description among its metadata."""
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    buffer, entry = schema.BufferT(), schema.MetadataT()
+    buffer.data = np.frombuffer(description.to_json().encode(), np.uint8)
+    entry.name, entry.buffer = KEY, len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [*(model.metadata or []), entry]
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+class LiteRTNetwork:
+    """A `.tflite` file as a `Network`.
+
+    Args:
+        path: what `write` wrote.
+        threads: of the interpreter; None: one.
+
+    Attributes:
+        description: what it says about itself.
+        size_px: height and width of the images it takes; None: any.
+
+    Raises:
+        ModelError: the file is missing, damaged or no detector of this toolkit, or LiteRT is not installed.
+
+    """
+
+    landmarks, whole_px = 0, False  # none are written
+
+    def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
+        file = Path(path)
+        if not file.is_file():
+            raise ModelError(f"{file}: no such file; expected a LiteRT model, as tools/export.py writes it")
+        self.description = read_description(file.read_bytes(), file)  # LiteRT may crash on a damaged file
+        self.size_px = self.description.size_px
+        self._model = LiteRTModel(file, threads or 1)
+
+    def __call__(self, image_rgb: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
+        """Offsets [n, 4] and scores [n] of an image [1, H, W, 3], 0..255."""
+        if self.size_px is None and image_rgb.shape[1:3] != (self._model.height_px, self._model.width_px):
+            self._model.resize(*image_rgb.shape[1:3])
+        outputs = self._model(image_rgb)
+        return outputs["boxes"][0], outputs["scores"][0]
+
+    def candidates(self, images_rgb: NDArray[np.uint8], score_threshold: float) -> list[tuple[FloatArray, FloatArray]]:
+        """Of each image decoded boxes [n, 4] (xyxy, relative) and scores [n] before NMS, best first, at most 5000."""
+        anchors, size = self.description.anchors, images_rgb.shape[1:3]
+        return [from_scores(*self(image[None]), anchors, size, score_threshold) for image in images_rgb]
 
 
 class LiteRTModel:
     """A `.tflite` file in LiteRT's interpreter, on the CPU.
 
     Args:
-        path: what `export_litert` wrote.
+        path: a LiteRT model with one signature, such as `write` writes.
         threads: of the interpreter.
 
     Raises:

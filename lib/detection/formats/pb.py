@@ -14,17 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.arrays import FloatArray
+from lib.detection.candidates import MAX_CANDIDATES
+from lib.detection.description import Description, model_sha256, read_description, sealed
 from lib.detection.formats.operators import require_harmless
+from lib.detection.head import IMAGE, anchor_grid, decode, margins
 from lib.errors import ConfigError, ModelError
 from lib.files import replacing
-from lib.geometry.anchors import CORNER_SCALE, MAX_LOG_SIZE, VARIANCES, AnchorSpec, Code
+from lib.geometry.anchors import AnchorSpec
 from lib.models import anchors_of, inference_model
 from lib.models.folding import fold_batch_norms
 
-INPUT = "image"
+INPUT = IMAGE
 OUTPUTS = ("boxes", "scores", "labels", "num_detections")
 CANDIDATES = ("candidate_boxes", "candidate_scores")  # what enters NMS, for callers with an NMS of their own
 SETTINGS = "detector_settings"  # a string constant that says how the graph was made
+DESCRIPTION = "detector_description"  # another, `lib.detection.description`
 FACE_LABEL = 1  # padding has label 0
 
 
@@ -42,7 +46,7 @@ class DetectionSettings:
 
     score_threshold: float = 0.05
     iou_threshold: float = 0.3
-    max_candidates: int = 5000
+    max_candidates: int = MAX_CANDIDATES
     max_detections: int = 750
 
     def __post_init__(self) -> None:
@@ -71,9 +75,18 @@ def freeze(
         ModelError: the model is no detector, or Keras runs on another backend than TensorFlow.
 
     """
+    graph_def = detection_graph(model, settings or DetectionSettings())
+    with replacing(path) as temporary:
+        temporary.write_bytes(sealed(graph_def.SerializeToString(deterministic=True)))
+    return Path(path).stat().st_size, len(graph_def.node)
+
+
+def detection_graph(model: keras.Model, settings: DetectionSettings) -> Any:
+    """The GraphDef that `freeze` writes, with a description that is not sealed yet."""
     tf = _tensorflow()
-    settings = settings or DetectionSettings()
     anchors = anchors_of(model)
+    if anchors.scoring != "softmax":
+        raise ModelError(f"model {model.name!r}: its scores and landmarks cannot be written into a frozen graph yet")
     if keras.backend.backend() != "tensorflow":
         raise ModelError(f"Keras runs on {keras.backend.backend()}; freezing needs KERAS_BACKEND=tensorflow")
     folded = fold_batch_norms(inference_model(model))
@@ -86,22 +99,19 @@ def freeze(
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     frozen = convert_variables_to_constants_v2(detect.get_concrete_function())
-    graph_def = _with_public_names(tf, frozen, settings)
-    with replacing(path) as temporary:
-        temporary.write_bytes(graph_def.SerializeToString(deterministic=True))
-    return Path(path).stat().st_size, len(graph_def.node)
+    return _with_public_names(tf, frozen, settings, Description(anchors, None, "float32", model_sha256(model)))
 
 
 def _detections(
     tf: Any, offsets: Any, logits: Any, image_shape: Any, anchors: AnchorSpec, settings: DetectionSettings
 ) -> dict[str, Any]:
     """The graph behind the network: offsets [B, n, 4] and logits [B, n, 2] -> candidates and detections."""
-    margins = logits[..., 1] - logits[..., 0]
     # Best first, and of equal margins the earlier anchor, like lib.geometry.boxes.best_first.
-    margins, best = tf.math.top_k(margins, tf.minimum(settings.max_candidates, tf.shape(margins)[1]))
-    scores = tf.sigmoid(margins)  # of the difference: the softmax over two classes
-    grid = _anchor_grid(tf, anchors, image_shape[1], image_shape[2])
-    boxes = _decode(tf, tf.gather(offsets, best, batch_dims=1), tf.gather(grid, best), anchors.code)
+    best_margins, best = tf.math.top_k(margins(logits), tf.minimum(settings.max_candidates, tf.shape(logits)[1]))
+    scores = tf.sigmoid(best_margins)
+    grid = anchor_grid(anchors, image_shape[1], image_shape[2])
+    boxes = decode(tf.gather(offsets, best, batch_dims=1), tf.gather(grid, best), anchors.code)
+    boxes = tf.concat([boxes[..., 1::-1], boxes[..., :1:-1]], axis=-1)  # y1, x1, y2, x2
 
     def suppress(image_candidates: tuple[Any, Any]) -> tuple[Any, Any]:
         # Not combined_non_max_suppression: among equal scores that one chooses in no fixed order.
@@ -130,37 +140,7 @@ def _detections(
     }
 
 
-def _anchor_grid(tf: Any, spec: AnchorSpec, height_px: Any, width_px: Any) -> Any:
-    """`lib.geometry.anchors.anchor_grid` for a size known only when the graph runs: [n, 4] cxcywh, relative."""
-    # Rounded up without a negative division, which other runtimes round the other way.
-    rows, columns = ((side + spec.strides[0] - 1) // spec.strides[0] for side in (height_px, width_px))
-    height, width = tf.cast(height_px, tf.float32), tf.cast(width_px, tf.float32)
-    levels = []
-    for stride, size in zip(spec.strides, spec.sizes, strict=True):
-        x, y = tf.meshgrid(
-            (tf.range(tf.cast(columns, tf.float32)) + 0.5) * stride / width,
-            (tf.range(tf.cast(rows, tf.float32)) + 0.5) * stride / height,
-        )
-        sizes = [(size * scale / width, size * scale * spec.ratio / height) for scale in spec.scales]
-        level = [tf.stack([x, y, tf.ones_like(x) * w, tf.ones_like(x) * h], axis=-1) for w, h in sizes]
-        levels.append(tf.reshape(tf.stack(level, axis=2), [-1, 4]))
-        rows, columns = (rows + 1) // 2, (columns + 1) // 2
-    return tf.concat(levels, axis=0)
-
-
-def _decode(tf: Any, offsets: Any, anchors_cxcywh: Any, code: Code) -> Any:
-    """`lib.geometry.anchors.decode`, but to y1, x1, y2, x2: [B, n, 4] each."""
-    if code == "corners":
-        half = anchors_cxcywh[..., 2:] / 2
-        first = anchors_cxcywh[..., :2] - half + offsets[..., :2] / CORNER_SCALE * anchors_cxcywh[..., 2:]
-        last = anchors_cxcywh[..., :2] + half + offsets[..., 2:] / CORNER_SCALE * anchors_cxcywh[..., 2:]
-        return tf.concat([first[..., ::-1], tf.maximum(first, last)[..., ::-1]], axis=-1)
-    centre = anchors_cxcywh[..., :2] + offsets[..., :2] * VARIANCES[0] * anchors_cxcywh[..., 2:]
-    half = anchors_cxcywh[..., 2:] * tf.exp(tf.minimum(offsets[..., 2:] * VARIANCES[1], MAX_LOG_SIZE)) / 2
-    return tf.concat([(centre - half)[..., ::-1], (centre + half)[..., ::-1]], axis=-1)
-
-
-def _with_public_names(tf: Any, frozen: Any, settings: DetectionSettings) -> Any:
+def _with_public_names(tf: Any, frozen: Any, settings: DetectionSettings, description: Description) -> Any:
     """The GraphDef of a frozen function, with the documented names on its ends and without what they do not need."""
     names = sorted([*OUTPUTS, *CANDIDATES])  # a function's outputs are in this order
     with tf.Graph().as_default() as graph:
@@ -174,8 +154,9 @@ def _with_public_names(tf: Any, frozen: Any, settings: DetectionSettings) -> Any
         for name, end in zip(names, ends, strict=True):
             tf.identity(end, name)
         tf.constant(json.dumps(asdict(settings)), name=SETTINGS)
+        tf.constant(description.to_json(), name=DESCRIPTION)
         meta_graph = tf.compat.v1.train.export_meta_graph(graph=graph)
-    return _simplified(tf, meta_graph, [*names, SETTINGS])
+    return _simplified(tf, meta_graph, [*names, SETTINGS, DESCRIPTION])
 
 
 def _simplified(tf: Any, meta_graph: Any, keep: list[str]) -> Any:
@@ -205,31 +186,36 @@ class FrozenGraph:
 
     Attributes:
         settings: how it was made.
+        description: what it says about itself.
 
     Raises:
-        ModelError: the file is missing, is no GraphDef or no detector of this toolkit, has an operator that could do
-            more than compute, or TensorFlow is not installed.
+        ModelError: the file is missing, damaged, is no GraphDef or no detector of this toolkit, has an operator that
+            could do more than compute, or TensorFlow is not installed.
 
     """
+
+    size_px = None  # images of any size
+    landmarks, whole_px = 0, False  # none are written
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         file = Path(path)
         if not file.is_file():
             raise ModelError(f"{file}: no such file; expected a frozen graph, as tools/auto_freeze.py writes it")
         tf = _tensorflow()
-        graph_def = tf.compat.v1.GraphDef()
+        content = file.read_bytes()
         try:
-            graph_def.ParseFromString(file.read_bytes())
+            graph_def = self._graph_def(tf, content)
         except Exception as error:  # protobuf's own class, which it does not export everywhere
-            raise ModelError(f"{file}: no frozen graph, or damaged: {error}") from error
+            raise ModelError(f"{file}: no frozen graph, or damaged: {error}; write it anew") from error
         nodes = {node.name: node for node in graph_def.node}
-        missing = [name for name in (INPUT, *OUTPUTS, *CANDIDATES, SETTINGS) if name not in nodes]
+        missing = [name for name in (INPUT, *OUTPUTS, *CANDIDATES, SETTINGS, DESCRIPTION) if name not in nodes]
         if missing:
             raise ModelError(
                 f"{file}: a graph of {len(nodes)} nodes, but no detector of tools/auto_freeze.py: it lacks "
                 f"{', '.join(missing)}; write it anew from the checkpoint"
             )
         require_harmless(file, graph_def)
+        self.description = read_description(content, file)
         try:
             self.settings = DetectionSettings(**json.loads(nodes[SETTINGS].attr["value"].tensor.string_val[0]))
             whole = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])
@@ -246,13 +232,18 @@ class FrozenGraph:
         values = self._detect(self._tf.constant(images_rgb, self._tf.float32))
         return {name: value.numpy() for name, value in zip(OUTPUTS, values, strict=True)}
 
-    def candidates(self, image_rgb: NDArray[np.uint8], score_threshold: float) -> tuple[FloatArray, FloatArray]:
-        """Decoded boxes [n, 4] (xyxy, relative) and scores [n] of one image [H, W, 3] before NMS, best first."""
-        boxes, scores = (
-            value.numpy()[0] for value in self._candidates(self._tf.constant(image_rgb[None], self._tf.float32))
-        )
-        passing = scores >= score_threshold
-        return boxes[passing][:, [1, 0, 3, 2]], scores[passing]
+    def candidates(self, images_rgb: NDArray[np.uint8], score_threshold: float) -> list[tuple[FloatArray, FloatArray]]:
+        """Of each image decoded boxes [n, 4] (xyxy, relative) and scores [n] before NMS, best first."""
+        found = (value.numpy() for value in self._candidates(self._tf.constant(images_rgb, self._tf.float32)))
+        candidates = []
+        for boxes, scores in zip(*found, strict=True):
+            passing = scores >= score_threshold
+            candidates.append((boxes[passing][:, [1, 0, 3, 2]], scores[passing]))
+        return candidates
+
+    @staticmethod
+    def _graph_def(tf: Any, content: bytes) -> Any:
+        return tf.compat.v1.GraphDef.FromString(content)
 
 
 def _tensorflow() -> Any:

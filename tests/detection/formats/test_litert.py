@@ -1,10 +1,12 @@
+import json
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert.tools import flatbuffer_utils
 
-from lib.detection.formats.litert import LiteRTModel, export_litert
+from lib.detection.formats.litert import LiteRTModel, LiteRTNetwork, write
 from lib.errors import ModelError
 from tests.detectors import random_detector
 
@@ -13,7 +15,7 @@ from tests.detectors import random_detector
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[keras.Model, Path, int]:
     model = random_detector()
     path = tmp_path_factory.mktemp("litert") / "detector.tflite"
-    return model, path, export_litert(model, path, 96, 128)
+    return model, path, write(model, path, (96, 128))
 
 
 def test_litert_computes_what_keras_computes(exported: tuple[keras.Model, Path, int], rng: np.random.Generator) -> None:
@@ -47,8 +49,18 @@ def test_what_is_no_litert_model_is_refused(tmp_path: Path) -> None:
 
 def test_what_cannot_be_exported_is_refused(tmp_path: Path, tiny_model: keras.Model) -> None:
     with pytest.raises(ModelError, match=r"end in \.tflite"):
-        export_litert(tiny_model, tmp_path / "detector.lite", 96, 96)
+        write(tiny_model, tmp_path / "detector.lite", (96, 96))
+    with pytest.raises(ModelError, match="16-bit activations are 10 to 20 times slower"):
+        write(tiny_model, tmp_path / "detector.tflite", (96, 96), "int16")
     image = keras.Input((None, None, 3))
     with pytest.raises(ModelError, match="no face detector"):
-        export_litert(keras.Model(image, keras.layers.ReLU()(image)), tmp_path / "detector.tflite", 96, 96)
+        write(keras.Model(image, keras.layers.ReLU()(image)), tmp_path / "detector.tflite", (96, 96))
     assert not list(tmp_path.iterdir())
+
+
+def test_the_metadata_is_where_litert_keeps_it(exported: tuple[keras.Model, Path, int]) -> None:
+    model = flatbuffer_utils.read_model(str(exported[1]))
+    (entry,) = [entry for entry in model.metadata if entry.name == b"face_detector"]
+    described = json.loads(bytes(model.buffers[entry.buffer].data))
+    assert described["size"] == [96, 128]
+    assert LiteRTNetwork(exported[1]).description.precision == described["precision"] == "float32"

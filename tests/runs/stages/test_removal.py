@@ -22,8 +22,10 @@ from tests.detectors import random_detector, random_dsfd
 
 
 @pytest.fixture(autouse=True)
-def _few_positions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A repair that takes a second."""
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A removal that is proved on two images, and a repair that takes a second."""
+    monkeypatch.setattr("lib.runs.stages.removal.COMPARED_IMAGES", 1)
+    monkeypatch.setattr("lib.runs.removal.RANDOM_IMAGES", 1)
     monkeypatch.setattr("lib.runs.stages.removal.repair", partial(repair, positions_per_layer=1000))
 
 

@@ -1,0 +1,117 @@
+"""One law for all formats: each finds the faces that the Keras model finds."""
+
+from functools import cache
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from lib.data.images import read_rgb
+from lib.data.scenes import SampleSet
+from lib.detection import FaceDetector
+from lib.detection.detector import fit
+from lib.detection.formats import content_file, litert, onnx, open_network, pb, saved_model
+from lib.detection.formats import keras as keras_format
+from lib.errors import ConfigError, ModelError
+from tests.detectors import golden_images, published_detector, small_detector
+from tests.matching import unmatched
+
+SIZE = (96, 128)
+SCORE_ERROR = {"half.tflite": 5e-3}  # float16 weights
+FIXED = ("detector.tflite", "half.tflite", "fixed.onnx")
+
+
+def write_all(model: keras.Model, folder: Path, size_px: tuple[int, int]) -> None:
+    keras_format.write(model, folder / "detector.keras")
+    pb.freeze(model, folder / "detector.pb")
+    saved_model.write(model, folder / "detector.saved_model")
+    litert.write(model, folder / "detector.tflite", size_px)
+    litert.write(model, folder / "any.tflite", None)
+    litert.write(model, folder / "half.tflite", size_px, "float16")
+    onnx.write(model, folder / "detector.onnx")
+    onnx.write(model, folder / "fixed.onnx", size_px)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random detector in every format."""
+    folder = tmp_path_factory.mktemp("formats")
+    write_all(small_detector(channels=8), folder, SIZE)
+    return folder
+
+
+NAMES = ("detector.keras", "detector.pb", "detector.saved_model", "any.tflite", "detector.onnx", *FIXED)
+
+
+@cache
+def reader(path: Path) -> FaceDetector:
+    return FaceDetector(path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_format_finds_the_same(name: str, folder: Path, samples: SampleSet) -> None:
+    original, detector = reader(folder / "detector.keras"), reader(folder / name)
+    for path in sorted(samples.val_images.rglob("*.jpg"))[:3]:
+        image = read_rgb(path)[: 131 + 16, :177]
+        seen, extent_px = fit(image, detector.network.size_px)
+        expected = original(seen, 0.3)
+        expected[:, :4] *= extent_px / np.tile(seen.shape[1::-1], 2)
+        assert len(expected) > 10
+        assert unmatched(detector(image, 0.3), expected, score=SCORE_ERROR.get(name, 1e-3)) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_gives_what_its_images_give(name: str, folder: Path, rng: np.random.Generator) -> None:
+    detector = reader(folder / name)
+    images = [rng.integers(0, 256, (*SIZE, 3), np.uint8) for _ in range(3)]
+    for found, image in zip(detector.batch(images, 0.5), images, strict=True):
+        assert unmatched(found, detector(image, 0.5)) == []
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_damaged_files_are_named_and_crash_nothing(name: str, folder: Path, tmp_path: Path) -> None:
+    content = content_file(folder / name).read_bytes()
+    broken = tmp_path / name
+    file = broken / "saved_model.pb" if name.endswith("saved_model") else broken
+    file.parent.mkdir(exist_ok=True)
+    flipped = bytearray(content)
+    flipped[len(content) // 3] ^= 255
+    for damaged in (b"", b"no model", content[:100], content[: len(content) // 2], content[:-1], bytes(flipped)):
+        file.write_bytes(damaged)
+        with pytest.raises(ModelError, match=f"{name}.*(export|write|copy) it (anew|again)"):
+            FaceDetector(broken)
+    file.unlink()
+    with pytest.raises(ModelError, match="expected"):
+        FaceDetector(broken)
+
+
+@pytest.mark.parametrize("name", ["detector.pb", "detector.tflite", "detector.onnx"])
+def test_a_file_of_another_format_is_refused(name: str, folder: Path, tmp_path: Path) -> None:
+    for other in {"detector.pb", "detector.tflite", "detector.onnx"} - {name}:
+        (tmp_path / name).write_bytes((folder / other).read_bytes())
+        with pytest.raises(ModelError, match=name):
+            FaceDetector(tmp_path / name)
+
+
+def test_threads_are_for_litert_and_onnx(folder: Path) -> None:
+    for name in ("detector.tflite", "detector.onnx"):
+        open_network(folder / name, threads=1)
+        with pytest.raises(ConfigError, match="at least 1"):
+            open_network(folder / name, threads=0)
+    with pytest.raises(ConfigError, match="whole process"):
+        open_network(folder / "detector.pb", threads=1)
+
+
+@pytest.mark.slow
+def test_published_weights_find_the_same_in_every_format(tmp_path: Path) -> None:
+    images: list[NDArray[np.uint8]] = [fit(read_rgb(path), (480, 640))[0] for path in golden_images()]
+    write_all(published_detector("eresfd/eresfd_16.pth"), tmp_path, (480, 640))
+    original = FaceDetector(tmp_path / "detector.keras")
+    for name in NAMES[1:]:
+        detector = FaceDetector(tmp_path / name)
+        for image in images:
+            expected = original(image, 0.05)
+            assert len(expected) > 50
+            assert unmatched(detector(image, 0.05), expected, score=SCORE_ERROR.get(name, 1e-3)) == [], name

@@ -1,0 +1,82 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from lib.data.images import write_rgb
+from lib.detection import FaceDetector
+from lib.models import save
+from tests.detectors import small_detector
+from tests.matching import unmatched
+from tests.shared import ROOT
+from tools.export import main
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    save(small_detector(channels=4), tmp_path / "model.keras")
+    return tmp_path / "model.keras"
+
+
+def test_writes_checks_and_tells(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(2):
+        write_rgb(tmp_path / f"photos/{number}.png", np.full((40, 60, 3), 90 * number, np.uint8))
+    command = [f"--model={checkpoint}", f"--output={tmp_path}/out", "--formats=litert,onnx", "--precision=float32,int8"]
+    assert main([*command, "--size=64x96", f"--images={tmp_path}/photos", "--rounds=1", "--check"]) == 0
+    printed = capsys.readouterr().out
+    assert "PRUNE.channel_divisor=8" in printed
+    rows = json.loads((tmp_path / "out/export.json").read_text())["rows"]
+    assert [(row["format"], row["precision"]) for row in rows] == [
+        ("original", "float32"),
+        ("litert", "float32"),
+        ("litert", "int8"),
+        ("onnx", "float32"),
+    ]
+    for row in rows[1:]:
+        assert (tmp_path / "out" / row["file"]).stat().st_size == row["bytes"]
+        assert f"{row['bytes']:,}" in printed
+
+
+def test_the_example_without_keras_prints_the_same_boxes(
+    checkpoint: Path, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    command = [f"--model={checkpoint}", f"--output={tmp_path}/out", "--formats=onnx", "--any_size", "--rounds=1"]
+    assert main(command) == 0
+    image = rng.integers(0, 256, (70, 90, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "image.png"), image[..., ::-1])
+    script = ROOT / "examples/python/detect_onnx.py"
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "out/detector.onnx"), str(tmp_path / "image.png")],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    found = np.array([line.split() for line in done.stdout.splitlines()], np.float32).reshape(-1, 5)
+    expected = FaceDetector(checkpoint)(image, 0.5)
+    assert len(expected) > 0
+    assert unmatched(found, expected, iou=0.97) == []  # it prints tenths of pixels
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--size=640"], "expected height x width"),
+        (["--size=8x8"], "16 to 8192"),
+        (["--precision=int8"], "int8 needs a fixed size and --images"),
+        (["--precision=int16"], "10 to 20 times slower"),
+        (["--formats=pt"], "no format is called 'pt'"),
+        (["--val_annotations=a.txt"], "needs --val_images"),
+    ],
+)
+def test_unfit_arguments_are_named(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([f"--model={checkpoint}", f"--output={checkpoint.parent}/out", *arguments])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
