@@ -21,6 +21,7 @@ _OTHER_SUFFIXES = (
     *(".jfif", ".jpe", ".jp2", ".heic", ".heif", ".avif", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".dng", ".cr2"),
     *(".nef", ".arw", ".psd", ".exr", ".hdr", ".jxl"),
 )
+_KINDS = ", or none of JPEG, PNG, BMP, WebP, TIFF, GIF, PNM, JPEG 2000 and AVIF"  # that say their size
 MAX_PIXELS = 150_000_000  # 450 MB, and as much again while colours are put in order
 _DEPTHS = (8, 10, 12, 14, 16)  # bits of the sensors whose numbers are kept in 16
 
@@ -88,7 +89,9 @@ def read_rgb(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> NDAr
         except cv2.error as error:
             raise DataError(f"{path}: not an image that OpenCV can decode ({error.err})") from error
     if bgr is None or bgr.dtype not in (np.uint8, np.uint16):
-        raise DataError(f"{path}: not an image that OpenCV can decode; fetch it again or remove it")
+        raise DataError(
+            f"{path}: not an image{' that OpenCV can decode' if size else _KINDS}; fetch it again or remove it"
+        )
     if bgr.dtype == np.uint16:
         used = int(bgr.max()).bit_length()
         bits = max(png_bits(data) or 0, next(depth for depth in _DEPTHS if depth >= used))
