@@ -163,7 +163,7 @@ def test_an_epoch_shows_every_image_once(records: list[Record], monkeypatch: pyt
 
     def read(path: Path) -> np.ndarray:
         seen.append(path.name)
-        return np.zeros((50, 50, 3), np.uint8)
+        return read_rgb(path)
 
     monkeypatch.setattr("lib.data.fit.read_rgb", read)
     dataset = FaceDataset(records, SPEC, 4, RECIPE)
