@@ -174,7 +174,7 @@ class _TensorReader:
         if name in (_ORDERED_DICT, _REBUILD_TENSOR) or (module == "torch" and attribute in _STORAGE_DTYPES):
             self.stack.append(_Name(name))
         else:
-            raise _RefusedError(f"the name {name.replace(' ', '.')}, which a file of weights has no use for,")
+            raise _RefusedError(f"the name {name.replace(' ', '.')[:80]}, which a file of weights has no use for,")
 
     def _op_stack_global(self, _: Any) -> None:
         module, attribute = self.stack[-2:]

@@ -11,6 +11,7 @@ from lib.errors import ModelError
 from lib.geometry.boxes import iou_matrix
 from lib.models import build, load, save
 from lib.models.yunet import yunet
+from tests.detectors import random_detector
 from tests.models.test_eresfd import PUBLISHED
 from tests.networks import lively
 from tests.shared import shared
@@ -45,7 +46,7 @@ def test_threshold_limit_and_nothing_found(lively_model: keras.Model, rng: np.ra
     np.testing.assert_allclose(some, everything[everything[:, 4] >= threshold], rtol=1e-5)
     few = FaceDetector(lively_model, max_detections=3)(image, 0.0)
     np.testing.assert_allclose(few, everything[:3], rtol=1e-5)
-    nothing = FaceDetector(lively_model)(image, 1.0)
+    nothing = FaceDetector(random_detector())(image, 1.0)
     assert nothing.shape == (0, 5)
     assert nothing.dtype == np.float32
 

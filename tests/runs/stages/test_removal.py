@@ -18,7 +18,7 @@ from lib.runs.stages.removal import Repair, Shrink
 from lib.runs.state import Row, RunState
 from lib.runs.wiring import data_settings, workbench
 from lib.runs.workbench import Workbench
-from tests.detectors import random_detector, random_dsfd
+from tests.detectors import random_dsfd, small_detector
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def _bench(samples: SampleSet, folder: Path, model: keras.Model) -> Workbench:
 
 
 def test_without_masks_the_present_weights_say_what_goes(samples: SampleSet, tmp_path: Path) -> None:
-    model = random_detector(0.03125)
+    model = small_detector(8)
     bench = _bench(samples, tmp_path / "run", model)
     Shrink().run(bench)
     row, removal = bench.folder.state.rows[-1], bench.folder.state.removal
@@ -61,7 +61,7 @@ def test_without_masks_the_present_weights_say_what_goes(samples: SampleSet, tmp
 
 
 def test_masks_that_are_there_go(samples: SampleSet, tmp_path: Path) -> None:
-    model = random_detector(0.03125)
+    model = small_detector(8)
     bench = _bench(samples, tmp_path / "run", model)
     masks = Masks("removable", dict.fromkeys(plan(model, 0.5).channels, ()) | {"conv1": (0, 1)})
     bench.keep_masks(masks)
@@ -92,7 +92,7 @@ def test_importing_leaves_the_model_as_it_is(samples: SampleSet, tmp_path: Path,
 
 
 def test_the_small_model_is_repaired_and_its_errors_are_kept(samples: SampleSet, tmp_path: Path) -> None:
-    model = random_detector(0.03125)
+    model = small_detector(8)
     bench = _bench(samples, tmp_path / "run", model)
     Shrink().run(bench)
     broken = replace(bench.data.train[0], image=tmp_path / "absent.jpg")
@@ -112,7 +112,7 @@ def test_the_small_model_is_repaired_and_its_errors_are_kept(samples: SampleSet,
 
 
 def test_after_soft_pruning_the_model_before_its_zeros_is_aimed_at(samples: SampleSet, tmp_path: Path) -> None:
-    model = random_detector(0.03125)
+    model = small_detector(8)
     bench = _bench(samples, tmp_path / "run", model)
     save(model, bench.folder.before_masks)
     masks = bench.masks(model)
@@ -127,7 +127,7 @@ def test_after_soft_pruning_the_model_before_its_zeros_is_aimed_at(samples: Samp
 
 
 def test_a_repair_may_only_measure_statistics_or_nothing(samples: SampleSet, tmp_path: Path) -> None:
-    bench = _bench(samples, tmp_path / "run", random_detector(0.03125))
+    bench = _bench(samples, tmp_path / "run", small_detector(8))
     Shrink().run(bench)
     Repair("off", 2, "removable").run(bench)
     assert len(bench.folder.state.rows) == 2
@@ -143,7 +143,7 @@ def test_a_repair_may_only_measure_statistics_or_nothing(samples: SampleSet, tmp
 
 
 def test_a_repair_that_cannot_be(samples: SampleSet, tmp_path: Path) -> None:
-    model = random_detector(0.03125)
+    model = small_detector(8)
     bench = _bench(samples, tmp_path / "run", model)
     with pytest.raises(ConfigError, match=r"set PRUNE\.repair = 'recalibrate'"):
         Repair("solve", 2, "per_layer").check(model)
