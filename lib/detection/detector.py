@@ -124,7 +124,7 @@ class FaceDetector:
         self, candidates: FloatArray, scores: FloatArray, extent_px: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
         boxes = candidates[:, :4] * extent_px
-        points = candidates[:, 4:].reshape(len(candidates), -1, 2) * extent_px[:2]
+        points = candidates[:, 4:].reshape(len(candidates), self.network.landmarks, 2) * extent_px[:2]
         compared = in_whole_px(boxes) if self.network.whole_px else boxes
         kept = nms(compared, scores, self.iou_threshold, self.max_detections)
         found = np.column_stack([boxes[kept], scores[kept]]).astype(np.float32).reshape(-1, 5)

@@ -21,6 +21,7 @@ from lib.pruning.cost import count_macs, count_parameters
 from lib.runs.folder import model_file
 from lib.runs.job import run
 from lib.search.tuner import as_environment
+from tests.detectors import small_detector
 
 
 @pytest.fixture
@@ -130,6 +131,10 @@ class _Killed(BaseException):
 def test_a_run_killed_in_every_stage_ends_as_if_it_had_not_been(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: tuple[Stage, ...]
 ) -> None:
+    def build_small(*_: Any, **__: Any) -> keras.Model:
+        return small_detector()  # its step compiles in a second, and ten are needed
+
+    monkeypatch.setattr("lib.runs.wiring.build", build_small)
     config.TRAIN.stages, config.PRUNE.repair_images = order, 2
     whole = run(config, verbose=0)
     assert ("repair" in whole) == ("repair" in order)

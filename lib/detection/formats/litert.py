@@ -4,6 +4,8 @@ TensorFlow and LiteRT are imported inside the functions that need them.
 """
 
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -85,7 +87,20 @@ def write(
         if precision == "int8":
             content = quantize(content)
         temporary.write_bytes(sealed(_described(content, description)))
+        if precision == "int8":
+            _require_loadable(temporary, path)
     return Path(path).stat().st_size
+
+
+def _require_loadable(file: Path, path: str | os.PathLike[str]) -> None:
+    """Loads a quantised model in a process of its own: of ranges without extent the interpreter may die."""
+    script = "import sys; from ai_edge_litert.interpreter import Interpreter as I; I(sys.argv[1]).allocate_tensors()"
+    done = subprocess.run([sys.executable, "-c", script, str(file)], capture_output=True, check=False)  # noqa: S603
+    if done.returncode:
+        raise ModelError(
+            f"{path}: LiteRT cannot load the int8 model; were the images all of one colour? Give some dozens of "
+            "photographs like those that the detector will see"
+        )
 
 
 def _described(content: bytes, description: Description) -> bytes:
