@@ -10,9 +10,7 @@ from benchmarks.kills import ORDERS, main
     "stages",
     [
         ORDERS[0],
-        pytest.param(
-            ORDERS[1], marks=pytest.mark.xfail(reason="as in tests/runs/test_job.py: masks held, then killed")
-        ),
+        pytest.param(ORDERS[1], marks=pytest.mark.xfail(reason="as in tests/runs/test_job.py: masks held")),
     ],
 )
 def test_killed_runs_end_with_the_same_bits(stages: str, capsys: pytest.CaptureFixture[str]) -> None:

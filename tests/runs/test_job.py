@@ -122,9 +122,7 @@ def test_what_is_pruned_is_taken_out_before_fine_tuning(config: Config, monkeypa
     assert [line.split(",")[1] for line in lines[1:]] == [*["pretrain"] * 2, *["soft_prune"] * 2, *["finetune"] * 2]
 
 
-_MASKS_HELD = pytest.mark.xfail(
-    reason="killed with masks held, a run ends with another row; the cause is not known yet"
-)
+_MASKS_HELD = pytest.mark.xfail(reason="killed with masks held, a run ends with another row; cause unknown")
 
 
 class _Killed(BaseException):
