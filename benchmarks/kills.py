@@ -115,10 +115,10 @@ def differences(one: Path, other: Path) -> list[str]:
         if not all(np.array_equal(np.asarray(x), np.asarray(y)) for x, y in zip(a, b, strict=True)):
             found.append(name)
     for name in ("state.json", "masks.json", "results.json"):
-        a, b = (read_json(folder / name) for folder in (one, other))
+        left, right = (read_json(folder / name) for folder in (one, other))
         if name == "state.json":  # its hashes are of files that are compared by value above
-            a, b = ({**state, "files": sorted(state["files"])} for state in (a, b))
-        if a != b:
+            left, right = ({**state, "files": sorted(state["files"])} for state in (left, right))
+        if left != right:
             found.append(name)
     if (one / "history.csv").read_bytes() != (other / "history.csv").read_bytes():
         found.append("history.csv")
