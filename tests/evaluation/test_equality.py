@@ -54,6 +54,6 @@ def test_double_precision_is_the_same_function_with_more_digits() -> None:
 def test_what_cannot_be_compared_is_said_before_the_work(shapes: list[tuple[int | None, ...]]) -> None:
     inputs = [keras.Input(shape) for shape in shapes]
     model = keras.Model(inputs, [keras.layers.Conv2D(2, 1)(value) for value in inputs])
-    with pytest.raises(ModelError, match=r"only models of one input of RGB images of any size .*leave the comparison"):
+    with pytest.raises(ModelError, match=r"only models of one input of RGB images of any size.*leave the comparison"):
         require_image_input(model)
     require_image_input(random_detector())

@@ -102,12 +102,15 @@ def test_the_extension_builds(tmp_path: Path) -> None:
     pytest.importorskip("Cython", reason="Cython is not installed")
     if shutil.which("cc") is None:
         pytest.skip("there is no C compiler")
-    (tmp_path / "lib/evaluation").mkdir(parents=True)
+    (tmp_path / "lib").mkdir()
     (tmp_path / "lib/__init__.py").touch()
-    (tmp_path / "lib/evaluation/__init__.py").touch()
-    shutil.copy(ROOT / "lib/evaluation/matching_compiled.pyx", tmp_path / "lib/evaluation")
+    for source in ("evaluation/matching_compiled.pyx", "geometry/suppression_compiled.pyx"):
+        target = tmp_path / "lib" / source
+        target.parent.mkdir()
+        (target.parent / "__init__.py").touch()
+        shutil.copy(ROOT / "lib" / source, target)
     shutil.copytree(ROOT / "tools/ap_eval", tmp_path / "tools/ap_eval", ignore=shutil.ignore_patterns("build"))
     build = [sys.executable, "setup.py", "build_ext", "--inplace"]
     subprocess.run(build, cwd=tmp_path / "tools/ap_eval", check=True, capture_output=True)
-    use = "from lib.evaluation.matching_compiled import match, count"
+    use = "from lib.evaluation.matching_compiled import match, count; import lib.geometry.suppression_compiled"
     subprocess.run([sys.executable, "-c", use], cwd=tmp_path, check=True)
