@@ -1,4 +1,4 @@
-"""The whole job in small: 4-channel network, 16 scenes, a few epochs."""
+"""The whole job in small: a detector whose step compiles in a second, 16 scenes, a few epochs; EResFD once."""
 
 import json
 import logging
@@ -22,6 +22,7 @@ from lib.runs.folder import model_file
 from lib.runs.job import run
 from lib.search.tuner import as_environment
 from tests.detectors import small_detector
+from tests.networks import lively
 
 
 @pytest.fixture
@@ -41,6 +42,16 @@ def config(samples: SampleSet, tmp_path: Path) -> Config:
     return config
 
 
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the place of EResFD a detector whose step compiles in a second."""
+
+    def build_small(*_: Any, **__: Any) -> keras.Model:
+        return small_detector()
+
+    monkeypatch.setattr("lib.runs.wiring.build", build_small)
+
+
 def _masked(model: keras.Model, masks: Masks) -> np.ndarray:
     parts = []
     for item in channel_sets(model):
@@ -56,6 +67,7 @@ REPAIR_ORDER: tuple[Stage, ...] = ("pretrain", "soft_prune", "shrink", "repair",
 NEW_ORDER: tuple[Stage, ...] = ("pretrain", "soft_prune", "shrink", "finetune", "evaluate")
 
 
+@pytest.mark.usefixtures("small")
 def test_all_stages_with_masks_held_through_fine_tuning(config: Config, caplog: pytest.LogCaptureFixture) -> None:
     config.TRAIN.stages = OLD_ORDER
     with caplog.at_level(logging.INFO):
@@ -97,6 +109,7 @@ def test_all_stages_with_masks_held_through_fine_tuning(config: Config, caplog: 
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*.keras")} == modified
 
 
+@pytest.mark.usefixtures("small")
 def test_what_is_pruned_is_taken_out_before_fine_tuning(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[tuple[int, int]] = []
     original = lib.training.trainer.Trainer.fit
@@ -130,6 +143,7 @@ class _Killed(BaseException):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
     "order",
     [pytest.param(OLD_ORDER, marks=_MASKS_HELD), REPAIR_ORDER],
@@ -138,10 +152,6 @@ class _Killed(BaseException):
 def test_a_run_killed_in_every_stage_ends_as_if_it_had_not_been(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: tuple[Stage, ...]
 ) -> None:
-    def build_small(*_: Any, **__: Any) -> keras.Model:
-        return small_detector()  # its step compiles in a second, and ten are needed
-
-    monkeypatch.setattr("lib.runs.wiring.build", build_small)
     config.TRAIN.stages, config.PRUNE.repair_images = order, 2
     whole = run(config, verbose=0)
     assert ("repair" in whole) == ("repair" in order)
@@ -167,16 +177,17 @@ def test_a_run_killed_in_every_stage_ends_as_if_it_had_not_been(
 
 
 def test_a_loaded_model_takes_pretrainings_place_and_stages_can_be_added(
-    config: Config, tmp_path: Path, lively_model: keras.Model
+    config: Config, tmp_path: Path, rng: np.random.Generator
 ) -> None:
-    save(lively_model, tmp_path / "m.keras")
+    model = lively(small_detector(), rng, 64)
+    save(model, tmp_path / "m.keras")
     config.MODEL.pretrained_model = str(tmp_path / "m.keras")
     config.TRAIN.stages = ("pretrain",)
     (row,) = run(config, verbose=0)["stages"]
     assert row["stage"] == "imported"
     assert row["ap"] is None
     imported = load(Path(config.MODEL.model_path) / "optimized" / "imported.keras")
-    for a, b in zip(imported.get_weights(), lively_model.get_weights(), strict=True):
+    for a, b in zip(imported.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     config.TRAIN.stages = ("evaluate",)
     (measured,) = run(config, verbose=0)["stages"]
@@ -207,6 +218,7 @@ def test_faults_are_found_before_any_training(config: Config, tmp_path: Path) ->
     fails(DataError, "no such annotation file")
 
 
+@pytest.mark.usefixtures("small")
 def test_the_message_when_memory_runs_out_names_the_batch_size(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     def exhausted(*_: Any, **__: Any) -> None:
         raise MemoryError
@@ -224,8 +236,8 @@ def test_build_of_the_configs_model_is_seeded() -> None:
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_picture_of_samples_on_demand(config: Config, tiny_model: keras.Model, tmp_path: Path) -> None:
-    save(tiny_model, tmp_path / "tiny.keras")
+def test_a_picture_of_samples_on_demand(config: Config, tmp_path: Path) -> None:
+    save(small_detector(), tmp_path / "tiny.keras")
     config.MODEL.pretrained_model = str(tmp_path / "tiny.keras")
     config.TRAIN.stages = ("finetune",)
     config.FINETUNE.epoch = 1
@@ -245,14 +257,17 @@ def test_a_picture_of_samples_on_demand(config: Config, tiny_model: keras.Model,
 
 @pytest.mark.slow
 def test_searched_rates_are_pruned(config: Config) -> None:
-    config.TRAIN.stages = ("pretrain", "soft_prune", "finetune")
+    config.TRAIN.stages = ("pretrain", "soft_prune", "finetune", "shrink")
     config.PRETRAIN.epoch = config.SOFT_PRUNE.epoch = config.FINETUNE.epoch = 1
     config.SEARCH.enabled = True
     config.SEARCH.target, config.SEARCH.tolerance = 0.6, 0.03
     config.SEARCH.n_init_points, config.SEARCH.n_opt_iterations = 2, 0
     config.SEARCH.steps, config.SEARCH.recalibration_batches = 1, 0
-    (found,) = run(config, verbose=0)["search"]
+    results = run(config, verbose=0)
+    (found,) = results["search"]
     folder = Path(config.MODEL.model_path)
+    assert model_file(folder) == folder / "optimized" / "shrunk.keras"
+    assert results["stages"][-1]["macs"] < results["stages"][-2]["macs"]
     assert found["rate"] == json.loads((folder / "rates_0.6.json").read_text())["rate"]
     masks = Masks.from_dict(json.loads((folder / "masks.json").read_text()))
     rates = json.loads((folder / "rates_0.6.json").read_text())["rate"]
@@ -265,15 +280,18 @@ def test_searched_rates_are_pruned(config: Config) -> None:
     assert (folder / "search.csv").stat().st_mtime_ns == before, "a finished search is not taken up again"
 
 
+@pytest.mark.usefixtures("small")
 def test_a_budget_that_cannot_be_met_is_found_before_the_run_folder_is_made(config: Config) -> None:
-    config.SEARCH.enabled, config.SEARCH.target = True, 0.0001
+    config.SEARCH.enabled, config.SEARCH.target, config.SEARCH.groups = True, 0.0001, {"all": ["conv*"]}
     with pytest.raises(ConfigError, match=r"SEARCH\.target = 0\.0001 cannot be reached"):
         run(config, verbose=0)
     assert not Path(config.MODEL.model_path).exists()
 
 
+@pytest.mark.usefixtures("small")
 def test_many_machines_need_one_start(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    config.SEARCH.enabled, config.SEARCH.tolerance = True, 0.03
+    config.SEARCH.enabled, config.SEARCH.groups = True, {"all": ["conv*"]}
+    config.SEARCH.target, config.SEARCH.tolerance = 0.6, 0.03
     for name, value in as_environment("worker1", "127.0.0.1", 9).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=r"starts from MODEL\.pretrained_model, the same in every process"):
