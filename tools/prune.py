@@ -170,14 +170,13 @@ def _repair(model: Any, small: Any, masks: Any, options: argparse.Namespace) -> 
 
 def _check(masked: Any, small: Any, options: argparse.Namespace) -> int:
     from lib.data.images import image_files, read_rgb
-    from lib.evaluation.equality import TOLERANCE, compare, random_images
+    from lib.evaluation.equality import TOLERANCE, compare_each, random_images
 
     sources = {"random inputs": random_images(RANDOM_IMAGES, options.seed)}
     if options.images:
         sources["images"] = [read_rgb(path) for path in image_files(options.images)]
     status = 0
-    for kind, images in sources.items():
-        found = compare(masked, small, images)
+    for kind, found in zip(sources, compare_each(masked, small, sources.values()), strict=True):
         print(f"{found.images} {kind}: largest difference {found.largest_difference:.3g}, allowed {TOLERANCE:g}")
         if found.detections is not None:
             same = "the same" if found.same_detections else "NOT the same"

@@ -1,6 +1,6 @@
 """The proof that a model without the masked channels computes what the masked model computes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -58,11 +58,24 @@ def compare(masked: keras.Model, small: keras.Model, images_rgb: Iterable[NDArra
         ValueError: there is no image.
 
     """
+    return compare_each(masked, small, [images_rgb])[0]
+
+
+def compare_each(
+    masked: keras.Model, small: keras.Model, sources: Iterable[Iterable[NDArray[np.uint8]]]
+) -> list[Equality]:
+    """As `compare`, for several sources of images; what takes seconds, to compile the detectors, is done once."""
     try:
         anchors_of(masked)
         detectors = [FaceDetector(in_double_precision(model)) for model in (masked, small)]
     except ModelError:
         detectors = []
+    return [_compared(masked, small, detectors, images) for images in sources]
+
+
+def _compared(
+    masked: keras.Model, small: keras.Model, detectors: Sequence[FaceDetector], images_rgb: Iterable[NDArray[np.uint8]]
+) -> Equality:
     count, largest, found, same = 0, 0.0, 0, True
     for image in images_rgb:
         count += 1

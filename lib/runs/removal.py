@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.errors import ModelError
-from lib.evaluation.equality import TOLERANCE, compare, random_images
+from lib.evaluation.equality import TOLERANCE, compare_each, random_images
 from lib.pruning import Masks, removable_part, shrink
 from lib.pruning.zeros import REMOVABLE
 
@@ -61,8 +61,9 @@ def remove(masked: keras.Model, masks: Masks, images_rgb: Sequence[NDArray[np.ui
         part = removable_part(masked, masks.protected)
         masks, removed = part.masks, part.counts()[REMOVABLE]
     small = shrink(masked, masks)
-    noise, found = (compare(masked, small, images) for images in (random_images(RANDOM_IMAGES, 0), images_rgb))
-    for equality, images in ((noise, random_images(RANDOM_IMAGES, 0)), (found, images_rgb)):
+    sources = (random_images(RANDOM_IMAGES, 0), images_rgb)
+    noise, found = compare_each(masked, small, sources)
+    for equality, images in ((noise, sources[0]), (found, sources[1])):
         _check(equality.largest_difference, masked, images)
     difference = max(noise.largest_difference, found.largest_difference)
     return small, Proof(whole, removed, difference, found.images, found.detections or 0, found.same_detections)

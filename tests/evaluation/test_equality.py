@@ -4,24 +4,27 @@ import pytest
 
 from lib.errors import ModelError
 from lib.evaluation.equality import Equality, compare, in_double_precision, random_images, require_image_input
-from tests.detectors import random_detector
-from tests.networks import copy_of
+from tests.detectors import small_detector
+from tests.networks import copy_of, lively
 
 
-def test_a_model_equals_itself() -> None:
-    model = random_detector()
-    found = compare(model, copy_of(model), random_images(2, seed=0))
+@pytest.fixture
+def detector(rng: np.random.Generator) -> keras.Model:
+    return lively(small_detector(), rng)
+
+
+def test_a_model_equals_itself(detector: keras.Model) -> None:
+    found = compare(detector, copy_of(detector), random_images(2, seed=0))
     assert (found.images, found.largest_difference, found.same_detections) == (2, 0.0, True)
     assert found.detections
     assert found.equal
 
 
-def test_differences_are_seen() -> None:
-    model = random_detector()
-    other = copy_of(model)
+def test_differences_are_seen(detector: keras.Model) -> None:
+    other = copy_of(detector)
     bias = other.get_layer("head0_boxes").bias
     bias.assign(np.asarray(bias) + 0.5)
-    found = compare(model, other, random_images(1, seed=0))
+    found = compare(detector, other, random_images(1, seed=0))
     assert found.largest_difference == pytest.approx(0.5, abs=1e-4)
     assert not found.same_detections
     assert not found.equal
@@ -42,18 +45,19 @@ def test_random_images_are_by_the_seed() -> None:
     assert all(16 <= side <= 40 for image in a for side in image.shape[:2])
 
 
-def test_double_precision_is_the_same_function_with_more_digits() -> None:
-    model = random_detector()
+def test_double_precision_is_the_same_function_with_more_digits(detector: keras.Model) -> None:
     image = random_images(1, seed=0)[0][None].astype(np.float32)
-    single, double = (one(image, training=False)["boxes"] for one in (model, in_double_precision(model)))
+    single, double = (one(image, training=False)["boxes"] for one in (detector, in_double_precision(detector)))
     assert keras.backend.standardize_dtype(double.dtype) == "float64"
     assert 0 < np.abs(np.asarray(single) - np.asarray(double)).max() < 1e-4
 
 
 @pytest.mark.parametrize("shapes", [[(64, 64, 3)], [(None, None, 1)], [(None, None, 3), (None, None, 3)]])
-def test_what_cannot_be_compared_is_said_before_the_work(shapes: list[tuple[int | None, ...]]) -> None:
+def test_what_cannot_be_compared_is_said_before_the_work(
+    detector: keras.Model, shapes: list[tuple[int | None, ...]]
+) -> None:
     inputs = [keras.Input(shape) for shape in shapes]
     model = keras.Model(inputs, [keras.layers.Conv2D(2, 1)(value) for value in inputs])
     with pytest.raises(ModelError, match=r"only models of one input of RGB images of any size.*leave the comparison"):
         require_image_input(model)
-    require_image_input(random_detector())
+    require_image_input(detector)

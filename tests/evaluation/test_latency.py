@@ -1,8 +1,7 @@
 from collections import Counter
 
-import keras
-
 from lib.evaluation.latency import WARM_UPS, interleaved, litert_latencies
+from tests.detectors import small_detector
 
 
 def test_all_take_turns_and_every_one_is_first_once() -> None:
@@ -16,7 +15,8 @@ def test_all_take_turns_and_every_one_is_first_once() -> None:
     assert all(0 <= one.best_ms <= one.median_ms for one in timed.values())
 
 
-def test_detectors_are_measured_by_name(tiny_model: keras.Model) -> None:
-    timed = litert_latencies({"one": tiny_model, "other": tiny_model}, 64, 64, rounds=3)
+def test_detectors_are_measured_by_name() -> None:
+    model = small_detector()
+    timed = litert_latencies({"one": model, "other": model}, 64, 64, rounds=3)
     assert list(timed) == ["one", "other"]
     assert all(one.median_ms > 0 for one in timed.values())

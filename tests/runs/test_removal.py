@@ -3,10 +3,11 @@ import numpy as np
 import pytest
 
 from lib.errors import ModelError
-from lib.pruning import Masks, apply_masks, plan
+from lib.pruning import Masks, apply_masks, channel_sets, plan
 from lib.pruning.cost import count_parameters
 from lib.runs.removal import remove
-from tests.detectors import random_detector
+from tests.detectors import small_detector
+from tests.networks import lively
 
 
 def _images(rng: np.random.Generator) -> list[np.ndarray]:
@@ -14,8 +15,12 @@ def _images(rng: np.random.Generator) -> list[np.ndarray]:
 
 
 @pytest.fixture
-def masked() -> tuple[keras.Model, Masks]:
-    model = random_detector(0.03125)
+def model(rng: np.random.Generator) -> keras.Model:
+    return lively(small_detector(8), rng)
+
+
+@pytest.fixture
+def masked(model: keras.Model) -> tuple[keras.Model, Masks]:
     masks = plan(model, 0.4)
     apply_masks(model, masks)
     return model, masks
@@ -36,15 +41,15 @@ def test_a_model_that_is_not_masked_all_the_way_is_refused(
     masked: tuple[keras.Model, Masks], rng: np.random.Generator
 ) -> None:
     model, masks = masked
+    assert {item.name: item.convolutions for item in channel_sets(model)}["conv1"] == ("conv1", "conv2")
     beta = np.asarray(model.get_layer("conv2_bn").beta).copy()
-    beta[masks.channels["conv2"][0]] = 0.5
+    beta[masks.channels["conv1"][0]] = 0.5
     model.get_layer("conv2_bn").beta.assign(beta)
     with pytest.raises(ModelError, match=r"an output differs by .*Are the masked channels zero"):
         remove(model, masks, _images(rng))
 
 
-def test_of_masks_by_layer_goes_what_can(rng: np.random.Generator) -> None:
-    model = random_detector(0.03125)
+def test_of_masks_by_layer_goes_what_can(model: keras.Model, rng: np.random.Generator) -> None:
     masks = plan(model, 0.4, mode="per_layer")
     apply_masks(model, masks)
     small, proof = remove(model, masks, _images(rng))

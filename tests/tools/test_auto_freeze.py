@@ -3,12 +3,12 @@ from pathlib import Path
 import pytest
 
 from lib.models import save
-from tests.detectors import random_detector
+from tests.detectors import small_detector
 from tools.auto_freeze import main
 
 
 def test_writes_detector_pb_and_says_how_large(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save(random_detector(), tmp_path / "model.keras")
+    save(small_detector(), tmp_path / "model.keras")
     assert main([f"--ckpt_path={tmp_path}/model.keras", f"--output_path={tmp_path}/out", "--max_detections=9"]) == 0
     written = tmp_path / "out" / "detector.pb"
     printed = capsys.readouterr().out

@@ -10,18 +10,22 @@ from lib.data.images import write_rgb
 from lib.models import load, save
 from lib.pruning import apply_masks, channel_sets, plan
 from lib.pruning.cost import count_parameters
-from tests.detectors import random_detector
+from tests.detectors import random_detector, small_detector
+from tests.networks import lively
 from tests.shared import shared
 from tools.prune import main
 
 
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    save(random_detector(width_mult=8 / 256), tmp_path / "model.keras")
-    return tmp_path / "model.keras"
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "model.keras"
+    save(lively(small_detector(8), np.random.default_rng(0)), path)
+    return path
 
 
-def test_prunes_saves_and_proves_it(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prunes_saves_and_proves_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = tmp_path / "model.keras"
+    save(random_detector(width_mult=8 / 256), checkpoint)
     rates = tmp_path / "rates.json"
     rates.write_text(json.dumps({"conv1": 0.5, "stage?_block1_conv1": 1}))
     small, masked = tmp_path / "small.keras", tmp_path / "masked.keras"
@@ -87,7 +91,7 @@ def test_repairs_on_a_folder_of_photographs(
 ) -> None:
     random = np.random.default_rng(0)
     for index in range(3):
-        write_rgb(tmp_path / f"photos/inner/{index}.png", random.integers(0, 256, (64, 80, 3), np.uint8))
+        write_rgb(tmp_path / f"photos/inner/{index}.png", random.integers(0, 256, (24, 32, 3), np.uint8))
     (tmp_path / "photos/broken.jpg").write_bytes(b"no image")
     faces = tmp_path / "faces.txt"
     faces.write_text("inner/0.png\n1\n10 10 20 20\n")

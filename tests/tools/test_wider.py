@@ -6,7 +6,8 @@ import pytest
 
 from lib.data.images import write_rgb
 from lib.detection.protocols import PROTOCOLS
-from lib.models import build, save
+from lib.models import save
+from tests.detectors import small_detector
 
 tool = importlib.import_module("tools.wider")
 
@@ -15,7 +16,7 @@ tool = importlib.import_module("tools.wider")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model and a data set of two images."""
     root = tmp_path_factory.mktemp("wider")
-    save(build("eresfd", width_mult=1 / 64), root / "model.keras")
+    save(small_detector(), root / "model.keras")
     for number in range(2):
         image = np.random.default_rng(number).integers(0, 256, (48, 64, 3), np.uint8)
         write_rgb(root / "WIDER_val" / "images" / "0--Event" / f"{number}.jpg", image)
