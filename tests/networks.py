@@ -34,6 +34,20 @@ def lively(model: keras.Model, random: np.random.Generator, side_px: int = 64) -
     return model
 
 
+def randomised(model: keras.Model, random: np.random.Generator) -> keras.Model:
+    """The model with random weights and statistics of every kind; for inputs of any shape."""
+    for weight in model.weights:
+        if weight.name in ("gamma", "scale"):
+            weight.assign(random.uniform(0.7, 1.3, weight.shape) * random.choice([-1, 1], weight.shape))
+        elif weight.name == "moving_variance":
+            weight.assign(random.uniform(0.5, 1.5, weight.shape))
+        elif len(weight.shape) > 1:
+            weight.assign(random.normal(0, max(1, np.prod(weight.shape[:-1])) ** -0.5, weight.shape))
+        elif weight.dtype.startswith("float"):
+            weight.assign(random.normal(0, 0.3, weight.shape))
+    return model
+
+
 def detector(backbone: keras.Model, names: tuple[str, ...]) -> keras.Model:
     """A detector of four levels, strides 4 to 32, whose heads read these layers of a backbone."""
     anchors = AnchorSpec(strides=(4, 8, 16, 32), sizes=(16, 32, 64, 128))

@@ -12,7 +12,7 @@ from keras import layers
 from lib.arrays import FloatArray
 from lib.pruning.graph.calls import Call, Calls
 from lib.pruning.graph.copies import copied, give_weights, rebuilt
-from lib.pruning.graph.kinds import scale_and_offset
+from lib.pruning.graph.weights import scale_and_offset
 
 
 def fold_batch_norms(model: keras.Model) -> keras.Model:

@@ -2,6 +2,7 @@
 
 from lib.pruning.cost_model import Cost, CostModel, removal_report
 from lib.pruning.dead import combine, dead_channels
+from lib.pruning.graph.kinds import register
 from lib.pruning.graph.sets import ChannelSet, channel_sets
 from lib.pruning.masks import HeldMasks, Masks, apply_masks, zero_softly
 from lib.pruning.plan import plan, plan_kept
@@ -32,6 +33,7 @@ __all__ = [
     "plan_kept",
     "pruning_schedule",
     "recalibrate",
+    "register",
     "removable_part",
     "removal_report",
     "repair",

@@ -15,9 +15,11 @@ from keras import layers
 from numpy.typing import NDArray
 
 from lib.arrays import BoolArray
-from lib.pruning.cost import DEPTHWISE, SEPARABLE, LayerCost, kernels
+from lib.pruning.cost import LayerCost, kernels
 from lib.pruning.facts import Facts, facts_by_weights, facts_on_images
 from lib.pruning.graph.calls import Call, Calls
+from lib.pruning.graph.flow import Flow
+from lib.pruning.graph.kinds import DEPTHWISE, RECURRENT, SEPARABLE, by_channel
 
 Rule = Literal["filter", "silent"]
 
@@ -55,7 +57,7 @@ def active_by_weights(model: keras.Model, costs: list[LayerCost], rule: Rule = "
 
     """
     calls = Calls(model)
-    return _activities(calls, costs, facts_by_weights(calls, "zero" if rule == "silent" else rule))
+    return _activities(calls, costs, facts_by_weights(Flow(calls), "zero" if rule == "silent" else rule))
 
 
 def active_on_images(
@@ -94,11 +96,12 @@ class ActivityProbe:
 
     def __init__(self, model: keras.Model, costs: list[LayerCost]) -> None:
         self._calls, self._costs = Calls(model), costs
+        self._flow = Flow(self._calls)
         self._wanted = {n for call in _counted(self._calls) for n in (call.inputs[0], _endpoint(self._calls, call))}
 
     def __call__(self, images_rgb: NDArray[Any]) -> list[LayerActivity]:
         """Activity of every counted layer, the mean over images [B, H, W, 3], 0..255."""
-        facts = facts_on_images(self._calls, np.asarray(images_rgb, np.float32), self._wanted)
+        facts = facts_on_images(self._flow, np.asarray(images_rgb, np.float32), self._wanted)
         each = [{number: values[index] for number, values in facts.items()} for index in range(len(images_rgb))]
         return _mean([_activities(self._calls, self._costs, one) for one in each])
 
@@ -132,8 +135,12 @@ def _activities(calls: Calls, costs: list[LayerCost], facts: Facts) -> list[Laye
 
 def _share(layer: Any, entering: BoolArray, leaving: BoolArray) -> float:
     """The part of a layer's multiply-accumulates that its active channels need."""
-    if isinstance(layer, DEPTHWISE):
+    if isinstance(layer, DEPTHWISE) or by_channel(layer):
         return float(leaving.mean())
+    if isinstance(layer, RECURRENT):
+        reading, repeating = (kernel.shape[0] for kernel in kernels(layer))
+        active = reading * entering.mean() + repeating * leaving.mean()
+        return float(leaving.mean() * active / (reading + repeating))
     if isinstance(layer, SEPARABLE):
         depthwise, pointwise = (prod(kernel.shape) for kernel in kernels(layer))
         part = depthwise + pointwise * leaving.mean()

@@ -10,20 +10,19 @@ import numpy as np
 from keras import layers
 
 from lib.pruning.graph.calls import Call, Calls, Shape
+from lib.pruning.graph.kinds import DEPTHWISE, RECURRENT, SEPARABLE, TRANSPOSED, own_kind
 
 logger = logging.getLogger(__name__)
 
 # What layers keep beside what they learn: batch and input normalisation, dropout.
 _KEPT = ("moving_mean", "moving_variance", "mean", "variance", "count", "seed_generator_state")
-SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
-DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
-_TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
-_ONE_KERNEL = (layers.Conv1D, layers.Conv2D, layers.Conv3D, *_TRANSPOSED, *DEPTHWISE, layers.Dense)
+_ONE_KERNEL = (layers.Conv1D, layers.Conv2D, layers.Conv3D, *TRANSPOSED, *DEPTHWISE, layers.Dense)
 # Their weights scale or shift values, or are looked up: by convention that costs nothing.
 _FREE = (
     layers.BatchNormalization,
     layers.LayerNormalization,
     layers.GroupNormalization,
+    layers.RMSNormalization,
     layers.Normalization,
     layers.PReLU,
     layers.Embedding,
@@ -93,8 +92,7 @@ def uncounted(calls: Calls) -> list[str]:
     return [
         f"{calls.names[number]} ({type(layer).__name__})"
         for number, layer in found.items()
-        if _learned(layer.weights)
-        and not (kernels(layer) or isinstance(layer, _FREE) or hasattr(layer, "channel_kind"))
+        if _learned(layer.weights) and not (kernels(layer) or isinstance(layer, _FREE) or own_kind(layer))
     ]
 
 
@@ -102,9 +100,9 @@ def positions_of(call: Call, shapes: list[Shape]) -> int:
     """How often one image meets a kernel: at each output position, or each input position of a transposed convolution.
 
     Positions are the product of [B, ..., channels] without its ends. What a transposed convolution cuts off again
-    (padding "same") counts.
+    (padding "same") counts. A recurrent layer meets both of its kernels at each step.
     """
-    shape = shapes[(call.inputs if isinstance(call.layer, _TRANSPOSED) else call.outputs)[0]]
+    shape = shapes[(call.inputs if isinstance(call.layer, (*TRANSPOSED, *RECURRENT)) else call.outputs)[0]]
     return prod(size or 0 for size in shape[1:-1])
 
 
@@ -112,6 +110,8 @@ def kernels(layer: Any) -> list[keras.Variable]:
     """The weights that a layer multiplies with at each of its positions; a dense layer has one position."""
     if isinstance(layer, SEPARABLE):
         return [layer.depthwise_kernel, layer.pointwise_kernel]
+    if isinstance(layer, RECURRENT):
+        return [layer.cell.kernel, layer.cell.recurrent_kernel]
     return [layer.kernel] if isinstance(layer, _ONE_KERNEL) else []
 
 

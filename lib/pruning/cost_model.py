@@ -12,9 +12,9 @@ from lib.arrays import FloatArray
 from lib.errors import ConfigError
 from lib.pruning.cost import is_learned, kernels, positions_of
 from lib.pruning.graph.channels import BoolArray, ChannelGraph, IntArray
-from lib.pruning.graph.kinds import weight_axes
 from lib.pruning.graph.sets import ChannelSet, PlacedSet, SetMap
 from lib.pruning.graph.silence import silence
+from lib.pruning.graph.weights import weight_axes
 from lib.pruning.masks import Masks
 
 

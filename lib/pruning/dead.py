@@ -48,7 +48,7 @@ def dead_channels(
     count = 0
     for count, image in enumerate(images, 1):  # noqa: B007
         batch = np.asarray(image, np.float32)
-        silent &= silent_slots(placed, facts_on_images(graph.calls, batch if batch.ndim == 4 else batch[None], wanted))
+        silent &= silent_slots(placed, facts_on_images(graph.flow, batch if batch.ndim == 4 else batch[None], wanted))
     if not count:
         raise DataError("dead channels cannot be found without an image to look at")
     channels = {}

@@ -12,10 +12,11 @@ from keras import ops
 from numpy.typing import NDArray
 
 from lib.arrays import BoolArray, FloatArray, IntArray
-from lib.pruning.graph.calls import Call, Calls
-from lib.pruning.graph.channels import Step
-from lib.pruning.graph.kinds import Kind, filters_of, has_factors, keeps_zero, kind_of, scale_and_offset
+from lib.pruning.graph.calls import Call
+from lib.pruning.graph.flow import Flow, Step
+from lib.pruning.graph.kinds import RECURRENT, SEPARABLE, has_factors, own_kind
 from lib.pruning.graph.sets import Mode, SetMap
+from lib.pruning.graph.weights import filters_of, scale_and_offset
 
 Facts = Mapping[int, FloatArray]
 Rule = Literal["exact", "zero", "filter"]
@@ -28,20 +29,20 @@ _VALUE_BY_VALUE = (
     keras.layers.Activation,
     keras.layers.Rescaling,
 )
-_MOVING = (
-    keras.layers.Cropping2D,
-    keras.layers.UpSampling2D,
-    keras.layers.MaxPooling2D,
-    keras.layers.AveragePooling2D,
-    keras.layers.GlobalMaxPooling2D,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.Dropout,
-    keras.layers.Identity,
-    keras.layers.Reshape,
+_MOVING = frozenset(
+    [
+        *(
+            f"{name}{rank}D"
+            for name in ("Cropping", "UpSampling", "MaxPooling", "AveragePooling")
+            for rank in (1, 2, 3)
+        ),
+        *(f"{name}{rank}D" for name in ("GlobalMaxPooling", "GlobalAveragePooling") for rank in (1, 2, 3)),
+        *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "Identity", "Reshape"),
+    ]
 )
 
 
-def facts_by_weights(calls: Calls, rule: Rule = "exact", negligible: float = 0.0) -> Facts:
+def facts_by_weights(flow: Flow, rule: Rule = "exact", negligible: float = 0.0) -> Facts:
     """What every channel is at every position of every input, [channels] for each tensor.
 
     Args:
@@ -52,17 +53,26 @@ def facts_by_weights(calls: Calls, rule: Rule = "exact", negligible: float = 0.0
         negligible: weights of at most this share of a layer's largest count as zero.
 
     """
+    steps = iter(flow.steps)
 
     def behind(call: Call, given: dict[int, FloatArray]) -> list[FloatArray]:
-        ins, kind = [given[number] for number in call.inputs], kind_of(call, calls.shapes)
-        sizes = [_channels(calls, number) for number in call.outputs]
-        found = [_behind(call, kind, ins, channels, negligible, rule) for channels in sizes]
+        step = next(steps)
+        if step.kind == "move":
+            before = np.concatenate([given[number] for number in dict.fromkeys(call.inputs)])
+            return [
+                np.where((before[rows] == before[rows[:1]]).all(axis=0), before[rows[0]], np.nan) for rows in step.index
+            ]
+        ins, sizes = [given[number] for number in call.inputs], [flow.size(number) for number in call.outputs]
+        rank = len(flow.calls.shapes[call.inputs[0]])
+        ones = tuple(-1 if axis == flow.axes[call.inputs[0]] else 1 for axis in range(rank))
+        found = [_behind(step, ins, channels, negligible, rule, ones) for channels in sizes]
         return found if rule == "exact" else [np.where(values == 0, 0.0, np.nan) for values in found]
 
-    return dict(calls.follow({number: np.full(_channels(calls, number), np.nan) for number in calls.inputs}, behind))
+    start = {number: np.full(flow.size(number), np.nan) for number in flow.calls.inputs}
+    return dict(flow.calls.follow(start, behind))
 
 
-def facts_on_images(calls: Calls, images: NDArray[Any], wanted: set[int]) -> Facts:
+def facts_on_images(flow: Flow, images: NDArray[Any], wanted: set[int]) -> Facts:
     """Runs the model; for each wanted tensor [images, channels]: 0 where a channel is zero all over an image, else NaN.
 
     Args:
@@ -70,9 +80,10 @@ def facts_on_images(calls: Calls, images: NDArray[Any], wanted: set[int]) -> Fac
 
     """
     found = {}
-    for number, value in calls.follow({calls.inputs[0]: ops.convert_to_tensor(images)}, _called):
+    for number, value in flow.calls.follow({flow.calls.inputs[0]: ops.convert_to_tensor(images)}, _called):
         if number in wanted:
-            alive = ops.any(ops.not_equal(value, 0), axis=tuple(range(1, value.ndim - 1)))
+            others = tuple(axis for axis in range(1, value.ndim) if axis != flow.axes[number])
+            alive = ops.any(ops.not_equal(value, 0), axis=others)
             found[number] = np.where(np.asarray(alive), np.nan, 0.0)
     return found
 
@@ -101,12 +112,7 @@ def _looks(step: Step, mode: Mode) -> bool:
         return True
     if mode == "removable":  # what a sum, a product or an activation makes of a set's channels is the set's still
         return False
-    return step.kind in ("depthwise", "sum", "product") or (step.kind == "pass" and not keeps_zero(step.layer))
-
-
-def _channels(calls: Calls, number: int) -> int:
-    shape = calls.shapes[number]
-    return (shape[-1] if shape[1:] else 1) or 1
+    return step.kind in ("depthwise", "sum", "product") or (step.kind == "pass" and not step.keeps)
 
 
 def _called(call: Call, given: dict[int, Any]) -> list[Any]:
@@ -114,47 +120,49 @@ def _called(call: Call, given: dict[int, Any]) -> list[Any]:
     return list(keras.tree.flatten(call.layer(*args, **kwargs)))
 
 
-def _behind(call: Call, kind: Kind, ins: list[FloatArray], channels: int, negligible: float, rule: Rule) -> FloatArray:
-    """What is known behind a call."""
-    layer, first = call.layer, ins[0]
-    match kind:
+def _behind(
+    step: Step, ins: list[FloatArray], channels: int, negligible: float, rule: Rule, ones: tuple[int, ...]
+) -> FloatArray:
+    """What is known behind a call; `ones` is the shape of a map of one position."""
+    layer, first = step.layer, ins[step.main]
+    match step.kind:
         case "opaque":
             return np.full(channels, np.nan)
         case "make" | "depthwise" if rule == "filter":
             silent = ~filters_of(layer).reshape(-1, channels).any(axis=0)
-            if kind == "depthwise":
+            if step.kind == "depthwise":
                 silent |= np.repeat(first == 0, channels // len(first))
             return np.where(silent, 0.0, np.nan)
         case "norm" | "pass" | "l2norm" if rule == "filter":
             return first
+        case "norm" if isinstance(layer, keras.layers.GroupNormalization):
+            return _behind_groups(layer, first == 0)
         case "norm" if rule == "zero":
             scale, offset = scale_and_offset(layer)
             return np.where(((first == 0) | (scale == 0)) & (offset == 0), 0.0, np.nan)
         case "make" | "depthwise":
-            return _behind_maker(layer, kind, first == 0, negligible)
+            return _behind_maker(step, first == 0, negligible)
         case "norm" if layer.scale:
             beta = _cut(layer.beta, negligible) if layer.center else 0.0
-            return np.where(_cut(layer.gamma, negligible) == 0, beta, _called_on(layer, ins))
+            return np.where(_cut(layer.gamma, negligible) == 0, beta, _called_on(layer, ins, ones))
         case "join":
             return np.concatenate(ins)
-        case "flatten":
-            return np.tile(first, channels // len(first))
         case "product":
             return np.where(np.any([operand == 0 for operand in ins], axis=0), 0.0, np.prod(ins, axis=0))
-        case "sum" if isinstance(layer, keras.layers.Concatenate):  # along another axis
+        case "sum" if type(layer).__name__ == "Concatenate":  # along another axis
             return np.where(np.all([operand == first for operand in ins], axis=0), first, np.nan)
         case "sum" if has_factors(layer):
             return np.sum([factor * x for factor, x in zip(layer.operand_weights(), ins, strict=True)], axis=0)
-        case "sum" if isinstance(layer, keras.Layer) and not hasattr(layer, "channel_kind"):
-            return _called_on(layer, ins)
+        case "sum" if isinstance(layer, keras.Layer) and own_kind(layer) is None:
+            return _called_on(layer, ins, ones)
         case "norm" | "pass" if isinstance(layer, _VALUE_BY_VALUE):
-            return _called_on(layer, ins)
-        case "pass" if isinstance(layer, _MOVING):
+            return _called_on(layer, ins, ones)
+        case "pass" if type(layer).__name__ in _MOVING:
             return first
-    if kind == "sum":
+    if step.kind == "sum":
         return np.where(np.all([operand == 0 for operand in ins], axis=0), 0.0, np.nan)
     # A constant that is padded has a border of zeros; of anything else, only what becomes of a zero is known.
-    return np.where(first == 0, 0.0, np.nan) if keeps_zero(layer) else np.full(channels, np.nan)
+    return np.where(first == 0, 0.0, np.nan) if step.keeps else np.full(channels, np.nan)
 
 
 def _cut(weights: Any, negligible: float) -> FloatArray:
@@ -163,13 +171,29 @@ def _cut(weights: Any, negligible: float) -> FloatArray:
     return np.where(np.abs(values) > negligible * np.abs(values).max(initial=0), values, 0)
 
 
-def _behind_maker(layer: Any, kind: Kind, zero: BoolArray, negligible: float) -> FloatArray:
+def _behind_groups(norm: Any, zero: BoolArray) -> FloatArray:
+    """Behind a group normalisation a channel is its beta where gamma is zero, or the whole group is."""
+    groups = len(zero) if norm.groups == -1 else norm.groups
+    known = np.repeat(zero.reshape(groups, -1).all(axis=1), len(zero) // groups)
+    if norm.scale:
+        known = known | (np.asarray(norm.gamma) == 0)
+    return np.where(known, np.asarray(norm.beta, np.float64) if norm.center else 0.0, np.nan)
+
+
+def _behind_maker(step: Step, zero: BoolArray, negligible: float) -> FloatArray:
     """A maker's channel is the activation of its bias if its filter is zero wherever its input is not."""
+    layer = step.layer
     filters = _cut(filters_of(layer), negligible) != 0
-    if kind == "depthwise":
-        silent = ~filters.any(axis=(0, 1, 2)) | np.repeat(zero, filters.shape[-1] // len(zero))
-    elif isinstance(layer, keras.layers.SeparableConv2D):
-        silent = ~filters.any(axis=(0, 1, 2)) | zero.all()
+    unused = ~filters.any(axis=tuple(range(filters.ndim - 1)))
+    if isinstance(layer, keras.layers.Embedding):
+        return np.where(unused, 0.0, np.nan)
+    if isinstance(layer, RECURRENT):
+        bias = np.asarray(layer.cell.bias) if layer.use_bias else np.zeros(layer.units)
+        return np.where(unused & ~bias.reshape(-1, layer.units).any(axis=0), 0.0, np.nan)
+    if step.kind == "depthwise":
+        silent = unused | np.repeat(zero, filters.shape[-1] // len(zero))
+    elif isinstance(layer, SEPARABLE):
+        silent = unused | zero.all()
     else:
         groups = getattr(layer, "groups", 1)
         read = ~zero.reshape(groups, -1)  # [groups, channels in of each]
@@ -181,11 +205,11 @@ def _behind_maker(layer: Any, kind: Kind, zero: BoolArray, negligible: float) ->
     return np.where(silent, activated, np.nan)
 
 
-def _called_on(layer: Any, ins: list[FloatArray]) -> FloatArray:
+def _called_on(layer: Any, ins: list[FloatArray], ones: tuple[int, ...]) -> FloatArray:
     """What a layer makes of constants, by its own arithmetic, on maps of one position."""
     varies = np.any([np.isnan(operand) for operand in ins], axis=0)
     if varies.all():
         return np.full(len(varies), np.nan)
-    maps: list[Any] = [np.nan_to_num(operand)[None, None, None].astype(np.float32) for operand in ins]
+    maps: list[Any] = [np.nan_to_num(operand).reshape(ones).astype(np.float32) for operand in ins]
     made = np.asarray(layer(maps if len(maps) > 1 else maps[0], training=False), np.float64)
     return np.where(varies, np.nan, made.reshape(-1))

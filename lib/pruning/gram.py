@@ -15,6 +15,8 @@ from lib.arrays import BoolArray, FloatArray, IntArray
 
 QUIET = 0.02  # weight of a position where both the layer and its target are below zero, in front of a ReLU
 ROUNDS = 10  # of the re-weighted solve
+# What `Reading` reads; others stay as they are.
+RULED = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Dense, layers.BatchNormalization)
 WIDE = 1024  # rows of more features are multiplied in float32: twice as fast
 
 

@@ -1,6 +1,6 @@
 """Masks: which channels are off. Applied once, or held at zero while training goes on."""
 
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +9,11 @@ import numpy as np
 from keras import ops
 
 from lib.errors import ModelError
-from lib.pruning.graph.channels import BoolArray, ChannelGraph, Ports
-from lib.pruning.graph.kinds import written
+from lib.pruning.graph.channels import BoolArray, ChannelGraph, IntArray, Ports
+from lib.pruning.graph.kinds import WEIGHTED
 from lib.pruning.graph.sets import Mode, SetMap
 from lib.pruning.graph.silence import Silence, silence
+from lib.pruning.graph.weights import written
 
 DOOR = 1e-6  # the offset of a softly zeroed channel: nothing beside its neighbours, and above zero
 
@@ -55,8 +56,8 @@ def apply_masks(model: keras.Model, masks: Masks) -> None:
 
     """
     for port, off in _off(model, masks):
-        for variable in written(port.layer, port.kind):
-            _set(variable, off, 0.0)
+        for variable, channel in written(port.layer, port.kind):
+            _set(variable, off[channel], 0.0)
 
 
 def zero_softly(model: keras.Model, masks: Masks) -> None:
@@ -76,8 +77,8 @@ def zero_softly(model: keras.Model, masks: Masks) -> None:
     for port, off in _off(model, masks):
         offset = port.layer.beta if port.kind == "norm" else getattr(port.layer, "bias", None)
         now = off if port.kind == "norm" else off & ~scaled[placed.slot_of[port.outward]]
-        for variable in written(port.layer, port.kind):
-            _set(variable, now, DOOR if variable is offset else 0.0)
+        for variable, channel in written(port.layer, port.kind):
+            _set(variable, now[channel], DOOR if variable is offset else 0.0)
 
 
 class HeldMasks:
@@ -95,14 +96,14 @@ class HeldMasks:
     def __init__(self, model: keras.Model, mode: Mode, optimizer: keras.optimizers.Optimizer | None = None) -> None:
         self.model = model
         self.mode = mode
-        self._constraints: dict[int, list[_Keep]] = {}
+        self._constraints: dict[int, list[tuple[_Keep, IntArray]]] = {}
         averages = _averages(optimizer)
         for port in ChannelGraph(model).ports.values():
-            if port.kind in ("make", "depthwise", "norm"):
-                for variable in written(port.layer, port.kind):
-                    keep = _Keep(_channel_shape(variable, port.outward), averages.get(id(variable)))
+            if port.kind in WEIGHTED:
+                for variable, channel in written(port.layer, port.kind):
+                    keep = _Keep(channel.shape, averages.get(id(variable)))
                     variable.constraint = keep
-                    self._constraints.setdefault(id(port.layer), []).append(keep)
+                    self._constraints.setdefault(id(port.layer), []).append((keep, channel))
 
     def hold(self, masks: Masks) -> None:
         """Zeroes the masked channels now and after every update."""
@@ -110,18 +111,18 @@ class HeldMasks:
             raise ModelError(f"masks of mode {masks.mode!r} cannot be held in mode {self.mode!r}")
         apply_masks(self.model, masks)
         for port, off in _off(self.model, masks):
-            for keep in self._constraints[id(port.layer)]:
-                keep.kept.assign(~off.reshape(keep.kept.shape))
+            for keep, channel in self._constraints[id(port.layer)]:
+                keep.kept.assign(~off[channel])
                 keep.hold_average()
 
     def release(self) -> None:
         """Lets all channels move again."""
-        for keep in (keep for keeps in self._constraints.values() for keep in keeps):
+        for keep, _ in (pair for pairs in self._constraints.values() for pair in pairs):
             keep.kept.assign(np.ones(keep.kept.shape, bool))
 
 
 class _Keep(keras.constraints.Constraint):
-    """Zero where `kept` is False; its shape is that of the variable's last axes."""
+    """Zero where `kept` is False; its shape broadcasts against the variable's."""
 
     def __init__(self, shape: tuple[int, ...], average: keras.Variable | None = None) -> None:
         self.kept = keras.Variable(np.ones(shape, bool), trainable=False, dtype="bool", name="kept")
@@ -176,18 +177,12 @@ def _off(model: keras.Model, masks: Masks) -> list[tuple[Ports, BoolArray]]:
     """Each layer that makes or normalises channels, with True for those of its channels that are off."""
     graph = ChannelGraph(model, masks.protected)
     off, silenced = resolve(graph, masks)
-    ports = [port for port in graph.ports.values() if port.kind in ("make", "depthwise", "norm")]
+    ports = [port for port in graph.ports.values() if port.kind in WEIGHTED]
     if silenced is not None:
         return [(port, silenced.off[id(port.layer)]) for port in ports]
     return [(port, off[port.outward]) for port in ports]
 
 
-def _set(variable: keras.Variable, channels: BoolArray, value: float) -> None:
-    """Sets the variable's values of these channels."""
-    variable.assign(np.where(channels.reshape(_channel_shape(variable, channels)), value, np.asarray(variable)))
-
-
-def _channel_shape(variable: keras.Variable, channels: Sized) -> tuple[int, ...]:
-    """The shape of a variable's last axes that run over the channels: one, or two for a depthwise kernel."""
-    last = variable.shape[-1]
-    return (last,) if last == len(channels) else (len(channels) // last, last)
+def _set(variable: keras.Variable, where: BoolArray, value: float) -> None:
+    """Sets the variable's values where the array, which broadcasts against it, is True."""
+    variable.assign(np.where(where, value, np.asarray(variable)))

@@ -10,9 +10,9 @@ from lib.arrays import FloatArray
 from lib.errors import ConfigError
 from lib.pruning.criteria import CRITERIA, NAMES, RANDOM, combined, lowest
 from lib.pruning.graph.channels import ChannelGraph
-from lib.pruning.graph.kinds import filters_of
 from lib.pruning.graph.sets import Mode, PlacedSet, SetMap
 from lib.pruning.graph.silence import silence
+from lib.pruning.graph.weights import filters_of
 from lib.pruning.masks import Masks
 from lib.pruning.zeros import silent_channels
 

@@ -13,11 +13,8 @@ from lib.errors import ModelError
 from lib.pruning.graph.calls import Call
 from lib.pruning.graph.channels import BoolArray, ChannelGraph, Step
 from lib.pruning.graph.copies import copied, give_weights, rebuilt
-from lib.pruning.graph.kinds import weight_axes
+from lib.pruning.graph.weights import rescaled, resized, weight_axes
 from lib.pruning.masks import Masks, resolve
-
-# Where a layer's configuration says how many channels it makes.
-_SIZE_KEYS = ((layers.Conv2D, "filters"), (layers.SeparableConv2D, "filters"), (layers.Dense, "units"))
 
 
 def shrink(model: keras.Model, masks: Masks) -> keras.Model:
@@ -87,22 +84,28 @@ class _Rebuild:
                 factor = step.layer.operand_weights()[call.inputs.index(left[0])]
                 return layers.Rescaling(factor, name=step.layer.name)(operands[0])
             return operands[0] if len(operands) == 1 else self._copy(step)(operands)
-        args, kwargs = call.arguments(tensors)
-        return self._copy(step)(*args, **kwargs)
+        kept = {number: self._kept(self.graph.channels[number]) for number in (*call.inputs, *call.outputs)}
+        changes, arguments = self.graph.flow.for_fewer(step, kept)
+        copy = self._copy(step, changes)
+        if step.kind == "move" and not self.graph.flow.is_same(step, (copy, arguments), kept):
+            raise ModelError(
+                f"{step.layer.name} ({type(step.layer).__name__}) cannot be put for fewer channels; protect it"
+            )
+        args, kwargs = call.arguments(tensors, arguments)
+        made = copy(*args, **kwargs)
+        if step.kind != "move":
+            return made
+        return [one if kept[n].any() else None for n, one in zip(call.outputs, keras.tree.flatten(made), strict=True)]
 
     def _kept(self, numbers: Any) -> BoolArray:
         return self.silenced.alive[self.graph.class_of[numbers]]
 
-    def _copy(self, step: Step) -> Any:
+    def _copy(self, step: Step, changes: dict[str, Any] | None = None) -> Any:
         layer = step.layer
         if id(layer) not in self.copies:
-            changes: dict[str, Any] = {}
-            channels = int(self._kept(self.graph.channels[step.call.outputs[0]]).sum())
-            if step.kind == "make":
-                changes[next(key for kind, key in _SIZE_KEYS if isinstance(layer, kind))] = channels
-            elif step.kind == "pass" and isinstance(layer, layers.Reshape) and layer.target_shape[-1] != -1:
-                changes["target_shape"] = (*layer.target_shape[:-1], channels)
-            self.copies[id(layer)] = copied(layer, **changes)
+            kept = self._kept(self.graph.channels[step.call.outputs[0]])
+            sizes = {} if step.kind == "move" else resized(layer, step.kind, len(kept), int(kept.sum()))
+            self.copies[id(layer)] = copied(layer, **{**sizes, **(changes or {})})
         return self.copies[id(layer)]
 
     def _copy_weights(self) -> None:
@@ -115,7 +118,8 @@ class _Rebuild:
             if port is not None:
                 inward = port.outward if port.inward is None else port.inward
                 described = weight_axes(original, self._kept(inward), self._kept(port.outward))
-            give_weights(copy, [_narrowed(weight, axes) for weight, axes in described])
+            factor = 1.0 if port is None else rescaled(original, len(port.outward), int(self._kept(port.outward).sum()))
+            give_weights(copy, [_narrowed(weight, axes) * factor for weight, axes in described])
 
 
 def _narrowed(weight: Any, axes: Mapping[int, BoolArray]) -> FloatArray:

@@ -12,9 +12,9 @@ from keras import layers
 
 from lib.arrays import BoolArray, FloatArray
 from lib.errors import DataError, ModelError
-from lib.pruning.gram import Affine, Sums, positions, solve_before_relu
+from lib.pruning.gram import RULED, Affine, Sums, positions, solve_before_relu
 from lib.pruning.graph.channels import ChannelGraph, Step
-from lib.pruning.graph.kinds import has_factors
+from lib.pruning.graph.kinds import MAKERS, has_factors
 from lib.pruning.masks import Masks, resolve
 from lib.pruning.photographs import as_batch, is_photograph, window
 
@@ -192,9 +192,11 @@ class Walk:
         """Whether a layer is to be solved: it has a rule, and something changes for it."""
         if not any(self.touched[self.steps[p].call.outputs[0]] for p in self.calls_of[id(step.layer)]):
             return False
+        if type(step.layer) not in RULED:
+            return False
         if step.kind == "norm":
             return bool(step.layer.scale and step.layer.center) and self._folded_into(step) is None
-        return step.kind in ("make", "depthwise")
+        return step.kind in MAKERS
 
     def _without_rule(self, step: Step) -> bool:
         if self._wanted(step) or step.kind == "sum" or not getattr(step.layer, "weights", None):
@@ -203,7 +205,7 @@ class Walk:
 
     def _norm_behind(self, step: Step) -> Any:
         """The batch normalisation that alone reads what a layer makes and reads nothing else, or None."""
-        if step.kind not in ("make", "depthwise") or len(self.calls_of[id(step.layer)]) > 1:
+        if type(step.layer) not in RULED or step.kind not in MAKERS or len(self.calls_of[id(step.layer)]) > 1:
             return None
         if step.layer.activation is not keras.activations.linear:
             return None
@@ -211,7 +213,8 @@ class Walk:
         if len(users) != 1 or step.call.outputs[0] in self.graph.calls.outputs:
             return None
         behind = self.steps[users[0]]
-        return behind.layer if behind.kind == "norm" and len(self.calls_of[id(behind.layer)]) == 1 else None
+        batch = isinstance(behind.layer, layers.BatchNormalization) and behind.kind == "norm"
+        return behind.layer if batch and len(self.calls_of[id(behind.layer)]) == 1 else None
 
     def _folded_into(self, norm: Step) -> Any:
         makers = [step for step in self.steps if norm.call.inputs[0] in step.call.outputs]
@@ -335,7 +338,9 @@ class Walk:
         if self.touched[number]:
             return self.held.get(("small", number, image))
         value, kept = self._whole(number, image), self.kept(number)
-        return value if kept.all() else value[..., kept]  # up to here both models are the same
+        if kept.all():
+            return value
+        return np.compress(kept, value, self.graph.axes[number])  # up to here both models are the same
 
     def _advance(self, position: int, step: Step, image: int) -> None:
         """Makes a step's outputs in both models."""
@@ -350,20 +355,21 @@ class Walk:
             else:
                 made = operands[0] if len(operands) == 1 else self.small[step.layer.name](operands)
         else:
-            made = _call(step, self.small[step.layer.name], lambda number: self._small(number, image))
+            kept = {number: self.kept(number) for number in (*step.call.inputs, *step.call.outputs)}
+            _, instead = self.graph.flow.for_fewer(step, kept)
+            made = _call(step, self.small[step.layer.name], lambda number: self._small(number, image), instead)
         self._put("small", step, image, made)
 
     def _put(self, side: str, step: Step, image: int, made: Any) -> None:
         for number, value in zip(step.call.outputs, keras.tree.flatten(made), strict=True):
-            if number in self.readers:
+            if number in self.readers and (side == "whole" or self.kept(number).any()):
                 self.held.put((side, number, image), value)
 
 
-def _call(step: Step, layer: Any, value: Callable[[int], FloatArray]) -> Any:
+def _call(step: Step, layer: Any, value: Callable[[int], FloatArray], instead: Any = None) -> Any:
     pairs = zip(step.call.node.input_tensors, step.call.inputs, strict=True)
-    args, kwargs = step.call.arguments(
-        {number: keras.ops.convert_to_tensor(value(number), tensor.dtype) for tensor, number in pairs}
-    )
+    tensors = {number: keras.ops.convert_to_tensor(value(number), tensor.dtype) for tensor, number in pairs}
+    args, kwargs = step.call.arguments(tensors, instead)
     return layer(*args, **kwargs)
 
 

@@ -9,9 +9,9 @@ import numpy as np
 from lib.errors import ConfigError
 from lib.pruning.facts import facts_by_weights, silent_slots
 from lib.pruning.graph.channels import BoolArray, ChannelGraph, Ports
-from lib.pruning.graph.kinds import filters_of
 from lib.pruning.graph.sets import SetMap
 from lib.pruning.graph.silence import silence
+from lib.pruning.graph.weights import filters_of
 from lib.pruning.masks import Masks
 
 NEGLIGIBLE = 1e-7  # about the precision of float32: beside the layer's other channels such a weight is lost
@@ -66,7 +66,7 @@ def removable_part(model: keras.Model, protected: tuple[str, ...] = ()) -> Remov
     """
     graph = ChannelGraph(model, protected)
     placed = SetMap(graph, "removable")
-    silent = silent_slots(placed, facts_by_weights(graph.calls))
+    silent = silent_slots(placed, facts_by_weights(graph.flow))
     off = {found.item.name: tuple(np.flatnonzero(silent[found.slots]).tolist()) for found in placed.sets}
     last = _keep_what_is_needed(placed, off)
     gone = placed.off(off)
@@ -101,7 +101,7 @@ def silent_channels(placed: SetMap, negligible: float = NEGLIGIBLE) -> BoolArray
         negligible: weights of at most this share of a layer's largest count as zero.
 
     """
-    return silent_slots(placed, facts_by_weights(placed.graph.calls, negligible=negligible))
+    return silent_slots(placed, facts_by_weights(placed.graph.flow, negligible=negligible))
 
 
 def _zero_filters(port: Ports) -> BoolArray:

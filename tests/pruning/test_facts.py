@@ -6,6 +6,7 @@ from keras import layers
 from lib.models.layers import WeightedFusion
 from lib.pruning.facts import Rule, facts_by_weights, facts_on_images
 from lib.pruning.graph.calls import Calls
+from lib.pruning.graph.flow import Flow
 from tests.networks import nested_networks
 
 NAN = float("nan")
@@ -31,16 +32,16 @@ def _model() -> keras.Model:
     ],
 )
 def test_what_is_known_by_each_rule(rule: Rule, normed: list[float], cut: list[float]) -> None:
-    calls = Calls(_model())
-    facts = facts_by_weights(calls, rule)
+    flow = Flow(Calls(_model()))
+    facts = facts_by_weights(flow, rule)
     np.testing.assert_array_equal(facts[2], normed)
     np.testing.assert_array_equal(facts[3], cut)
 
 
 def test_on_images_each_image_has_its_own_facts() -> None:
-    calls = Calls(_model())
+    flow = Flow(Calls(_model()))
     images = np.stack([np.ones((4, 4, 1)), np.zeros((4, 4, 1))]).astype(np.float32)
-    facts = facts_on_images(calls, images, {0, 3})
+    facts = facts_on_images(flow, images, {0, 3})
     assert facts.keys() == {0, 3}
     np.testing.assert_array_equal(facts[3], [[NAN, NAN, 0], [0, NAN, 0]])
 
@@ -52,11 +53,11 @@ def test_what_is_zero_by_the_weights_is_zero_on_images(name: str, rng: np.random
     for weight in model.weights:
         if weight.name.endswith("kernel"):
             weight.assign(np.where(rng.random(weight.shape[-1]) < 0.4, 0, weight))
-    calls = Calls(model)
-    numbers = set(range(len(calls.shapes)))
-    measured = facts_on_images(calls, rng.uniform(0, 255, (2, 16, 16, 3)).astype(np.float32), numbers)
+    flow = Flow(Calls(model))
+    numbers = set(range(len(flow.calls.shapes)))
+    measured = facts_on_images(flow, rng.uniform(0, 255, (2, 16, 16, 3)).astype(np.float32), numbers)
     found = 0
-    for number, known in facts_by_weights(calls).items():
+    for number, known in facts_by_weights(flow).items():
         assert not np.isnan(measured[number][:, known == 0]).any()
         found += int((known == 0).sum())
     assert found
@@ -67,7 +68,7 @@ def test_constants_through_a_weighted_sum() -> None:
     a, b = (layers.Conv2D(2, 1, kernel_initializer="zeros", name=name)(image) for name in "ab")
     model = keras.Model(image, WeightedFusion()([a, b]))
     model.get_layer("a").bias.assign([1.0, 0.0])
-    facts = facts_by_weights(calls := Calls(model))
+    facts = facts_by_weights(flow := Flow(Calls(model)))
     value = np.asarray(model(np.zeros((1, 4, 4, 1))))[0, 0, 0]
-    np.testing.assert_allclose(facts[calls.outputs[0]], value, rtol=1e-6)
-    assert facts[calls.outputs[0]][1] == 0
+    np.testing.assert_allclose(facts[flow.calls.outputs[0]], value, rtol=1e-6)
+    assert facts[flow.calls.outputs[0]][1] == 0

@@ -28,10 +28,19 @@ class Call:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
 
-    def arguments(self, tensors: Mapping[int, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The call's arguments with these tensors, by number, in the place of those of the model."""
+    def arguments(self, tensors: Mapping[int, Any], instead: Any = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The call's arguments with these tensors, by number, in the place of those of the model.
+
+        Args:
+            instead: (args, kwargs) in place of the call's own, with the model's tensors in them.
+
+        """
         pairs = zip(self.node.input_tensors, self.inputs, strict=True)
-        args, kwargs = self.node.arguments.fill_in({id(tensor): tensors[number] for tensor, number in pairs})
+        given = {id(tensor): tensors.get(number) for tensor, number in pairs}
+        if instead is None:
+            args, kwargs = self.node.arguments.fill_in(given)
+        else:
+            args, kwargs = keras.tree.map_structure(lambda value: given.get(id(value), value), instead)
         return tuple(args), kwargs
 
 

@@ -26,7 +26,8 @@ def rebuilt(calls: Calls, make: Callable[[int, Call, dict[int, Any]], Any]) -> k
     """A model of the same inputs and outputs, its calls made anew, producers first.
 
     Args:
-        make: (position, call, the new tensors so far by number) -> the call's new outputs; None: it is left out.
+        make: (position, call, the new tensors so far by number) -> the call's new outputs; None: it is left out, as
+            outputs are that are None in a list of them.
 
     """
     tensors: dict[int, Any] = {}
@@ -35,7 +36,8 @@ def rebuilt(calls: Calls, make: Callable[[int, Call, dict[int, Any]], Any]) -> k
     for position, call in enumerate(calls.calls):
         made = make(position, call, tensors)
         if made is not None:
-            tensors.update(zip(call.outputs, keras.tree.flatten(made), strict=True))
+            outputs = made if isinstance(made, list) else keras.tree.flatten(made)
+            tensors.update((n, one) for n, one in zip(call.outputs, outputs, strict=True) if one is not None)
     inputs = keras.tree.pack_sequence_as(calls.model.input, [tensors[number] for number in calls.inputs])
     outputs = keras.tree.pack_sequence_as(calls.model.output, [tensors[number] for number in calls.outputs])
     return calls.kind(inputs, outputs, name=calls.name)

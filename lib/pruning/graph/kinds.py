@@ -1,17 +1,20 @@
-"""What each kind of layer does to channels. A channel is an index of a tensor's last axis.
+"""What each kind of layer does to channels. Of every tensor one axis holds the channels, the last one as a rule.
 
 A layer that is not Keras' own says by a class attribute what it does:
 
     channel_kind       "pass", "l2norm", "sum", "product", "join" or "opaque", as listed below. It makes no channels,
                        and of zeros a zero. A weight whose last axis is as long as the channels runs over them.
+    channel_sizes      names of the entries of its configuration that are the number of channels; none if left out.
 
-and a "sum" whose operands each have a factor, so that it is no more than that factor when one operand is left, by
+A class that cannot be changed joins by `register(Layer, kind="pass", sizes=("dim",))`. A "sum" whose operands each have
+a factor, so that it is no more than that factor when one operand is left, says so by
 
     operand_weights()  the factors, a list of float; none of its weights then runs over channels.
     crops_to_first     True if the first operand says to which height and width the others are cropped.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
@@ -19,8 +22,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from lib.arrays import FloatArray
-from lib.errors import ModelError
+from lib.errors import ConfigError, ModelError
 from lib.pruning.graph.calls import Call, Shape
 
 # make       new channels from all that go in            depthwise  new channels, each from one that goes in
@@ -28,116 +30,233 @@ from lib.pruning.graph.calls import Call, Shape
 # l2norm     each channel stays itself, divided by a norm of all; zeros add nothing to it
 # sum        channel j of all operands added, or any     product    channel j of all operands multiplied
 #            other way in which zeros make a zero (maxima, maps one after another along another axis)
-# join       channels of the operands, one after another flatten    the same channels once for every position
-# opaque     not known: what goes in or comes out is no longer followed
-Kind = Literal["make", "depthwise", "norm", "pass", "l2norm", "sum", "product", "join", "flatten", "opaque"]
+# join       channels of the operands, one after another move       values change their places and nothing else
+# opaque     not known, or no channel could go exactly: what goes in or comes out stays
+Kind = Literal["make", "depthwise", "norm", "pass", "l2norm", "sum", "product", "join", "move", "opaque"]
+MAKERS = ("make", "depthwise")
+WEIGHTED = ("make", "depthwise", "norm")  # kinds whose weights are masked
 
-_OWN = ("pass", "l2norm", "sum", "product", "join", "opaque")  # what `channel_kind` may say
-
-_PASSING = (
-    layers.ZeroPadding2D,
-    layers.Cropping2D,
-    layers.UpSampling2D,
-    layers.MaxPooling2D,
-    layers.AveragePooling2D,
-    layers.GlobalMaxPooling2D,
-    layers.GlobalAveragePooling2D,
+_OWN = ("pass", "l2norm", "sum", "product", "join", "opaque")  # what a layer may say of itself
+_BY_VALUE = (
     layers.Dropout,
+    layers.SpatialDropout1D,
     layers.SpatialDropout2D,
+    layers.SpatialDropout3D,
+    layers.GaussianDropout,
+    layers.AlphaDropout,
     layers.GaussianNoise,
     layers.Identity,
     layers.ActivityRegularization,
     layers.ReLU,
     layers.LeakyReLU,
     layers.ELU,
+)
+_OVER_POSITIONS = (
+    *(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D),
+    *(layers.Cropping1D, layers.Cropping2D, layers.Cropping3D),
+    *(layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D),
+    *(layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D),
+    *(layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D),
+    *(layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D),
+    *(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D),
     layers.PReLU,
 )
 _SUMS = (layers.Add, layers.Subtract, layers.Average, layers.Maximum, layers.Minimum)
-# They mix channels, so that what they read and make stays as if they were protected.
-MIXERS = (layers.GroupNormalization, layers.LayerNormalization)
-_SHIFTS = ("Add", "Subtract")  # bare operations
-_MAKERS = (layers.Conv2D, layers.Dense, layers.SeparableConv2D)
+_MOVES = (layers.Flatten, layers.Permute, layers.RepeatVector)
+TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
+RECURRENT = (layers.SimpleRNN, layers.GRU, layers.LSTM)
+_CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
+_MAKERS = (*_CONVOLUTIONS, *TRANSPOSED, *SEPARABLE, layers.Dense)
+_FOREIGN = ("Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")  # run code that nobody can read here
+_WHY = {
+    "LayerNormalization": "takes a mean over all channels, which would change",
+    "GroupNormalization": "normalises along another axis than the channels'",
+    "BatchNormalization": "normalises along another axis than the channels'",
+    "Softmax": "divides by a sum over all channels",
+    "Dense": "reads another axis than the channels'",
+    "MultiHeadAttention": "compares whole vectors of channels",
+}
 SUPPORTED = (
-    "Conv2D, DepthwiseConv2D, SeparableConv2D, Dense, BatchNormalization, activations that act on each value, padding, "
-    "cropping, pooling, upsampling, Dropout, Flatten, Reshape that keeps the last axis, Rescaling, additions and other "
-    "sums, Multiply, Concatenate, and layers with a `channel_kind`"
+    "Keras' own layers, Lambda apart, the operations of keras.ops, layers with a `channel_kind` and `register`ed ones"
 )
+_REGISTERED: dict[type, tuple[Kind, tuple[str, ...]]] = {}
+# Layers of keras.applications that Keras does not export.
+_APPLICATIONS: Mapping[str, tuple[Kind, tuple[str, ...]]] = {
+    "LayerScale": ("pass", ("projection_dim",)),
+    "StochasticDepth": ("pass", ()),
+    "CustomScaleLayer": ("sum", ()),
+}
 
 
-def kind_of(call: Call, shapes: list[Shape]) -> Kind:
+@dataclass(frozen=True)
+class Reading:
     """What a call does to channels.
+
+    Attributes:
+        kind: as listed above.
+        main: which input the channels come from, where it is one of several ("pass" only).
+        keeps: whether zeros that go in come out as zeros.
+        axis: of the output's channels; None: as far from the end as the input's.
+        why: of "opaque", in the words of "NAME why".
+        refused: whether a model with it is refused, unless the layer is protected or stands at an end.
+
+    """
+
+    kind: Kind
+    main: int = 0
+    keeps: bool = True
+    axis: int | None = None
+    why: str = "reads it"
+    refused: bool = False
+
+
+def register(layer: type, kind: str, sizes: tuple[str, ...] = ()) -> None:
+    """Tells what a layer class does to channels, as its attributes `channel_kind` and `channel_sizes` would.
+
+    Args:
+        layer: the class itself; classes derived from it are other layers.
+        kind: what `channel_kind` may say.
+        sizes: see `channel_sizes`.
+
+    Raises:
+        ConfigError: there is no such kind.
+
+    """
+    if kind not in _OWN:
+        raise ConfigError(f"{layer.__name__}: {kind!r} is no kind that a layer may have; these are {', '.join(_OWN)}")
+    _REGISTERED[layer] = (kind, sizes)  # type: ignore[assignment]
+
+
+def own_kind(layer: Any) -> tuple[Kind, tuple[str, ...]] | None:
+    """What a layer says of itself or was registered with: its kind, and its entries that are numbers of channels.
 
     Raises:
         ModelError: the layer's `channel_kind` is none that a layer may have; it is named.
 
     """
+    if type(layer) in _REGISTERED:
+        return _REGISTERED[type(layer)]
+    if (kind := getattr(layer, "channel_kind", None)) is not None:
+        if kind not in _OWN:
+            raise ModelError(
+                f"{layer.name} ({type(layer).__name__}): channel_kind {kind!r} is none that a layer may declare; "
+                f"these are {', '.join(_OWN)}"
+            )
+        return kind, tuple(getattr(layer, "channel_sizes", ()))
+    if type(layer).__module__.startswith("keras.src.applications."):
+        return _APPLICATIONS.get(type(layer).__name__)
+    return None
+
+
+def kind_of(call: Call, shapes: list[Shape], axes: Mapping[int, int]) -> Reading:
+    """What the call of a layer does to channels.
+
+    Args:
+        axes: by tensor number, the axis of its channels.
+
+    Raises:
+        ModelError: see `own_kind`.
+
+    """
     layer = call.layer
-    ins, outs = [shapes[number] for number in call.inputs], [shapes[number] for number in call.outputs]
-    if len(outs) != 1 or not ins or any(len(shape) < 2 or shape[-1] is None for shape in (*ins, *outs)):
-        return "opaque"
-    if getattr(layer, "data_format", "channels_last") != "channels_last":
-        return "opaque"
-    same_channels = all(shape[-1] == outs[0][-1] for shape in ins)
-    if not isinstance(layer, keras.Layer):
-        return _kind_of_operation(layer, len(ins)) if same_channels else "opaque"
-    if (own := getattr(layer, "channel_kind", None)) is not None:
-        return _own_kind(layer, own, same_channels)
-    if type(layer) in _MAKERS:
-        return "make" if acts_on_each_value(layer.activation) else "opaque"
-    if type(layer) is layers.DepthwiseConv2D:
-        return "depthwise" if acts_on_each_value(layer.activation) else "opaque"
-    if type(layer) is layers.BatchNormalization:
-        return "norm" if layer.axis in (-1, len(ins[0]) - 1) else "opaque"
-    if isinstance(layer, layers.Activation):
-        return "pass" if acts_on_each_value(layer.activation) else "opaque"
-    if isinstance(layer, _PASSING):
+    if (own := own_kind(layer)) is not None:
+        return _own_reading(own[0], [shapes[number] for number in (*call.inputs, *call.outputs)])
+    if not type(layer).__module__.startswith("keras.src.layers.") or type(layer).__name__ in _FOREIGN:
+        return Reading("opaque", refused=True)
+    opaque = Reading("opaque", why=_WHY.get(type(layer).__name__, "reads it"))
+    if len(call.outputs) != 1 or not call.inputs:
+        return opaque
+    shape, out = shapes[call.inputs[0]], shapes[call.outputs[0]]
+    if type(layer) is layers.Embedding:
+        return Reading("make")
+    if any(len(shapes[number]) < 2 or shapes[number][axes[number]] is None for number in call.inputs):
+        return opaque
+    kind: Kind | None = None
+    if len(call.inputs) > 1 or type(layer) in (*_SUMS, layers.Multiply, layers.Concatenate):
+        return _reading_of_merge(layer, call, shapes, axes) or opaque
+    if acts_alone(layer):
+        kind = "pass"
+    elif type(layer) is layers.BatchNormalization:
+        kind = "norm" if layer.axis % len(shape) == axes[call.inputs[0]] else None
+    elif type(layer) in _MOVES:
+        kind = "move"
+    elif type(layer) is layers.Reshape:
+        last = axes[call.inputs[0]] == len(shape) - 1 and shape[-1] == out[-1]
+        kind = "pass" if last else "move"
+    elif axes[call.inputs[0]] == len(shape) - 1 and getattr(layer, "data_format", "channels_last") == "channels_last":
+        kind = _kind_along_last(layer, shape)
+    return Reading(kind, keeps=keeps_zero(layer)) if kind else opaque
+
+
+def _own_reading(kind: Kind, shapes: list[Shape]) -> Reading:
+    known = all(len(shape) >= 2 and shape[-1] is not None for shape in shapes) and len({s[-1] for s in shapes}) == 1
+    return Reading(kind if known or kind == "join" else "opaque")
+
+
+def _reading_of_merge(layer: Any, call: Call, shapes: list[Shape], axes: Mapping[int, int]) -> Reading | None:
+    ins = [shapes[number] for number in call.inputs]
+    axis = {axes[number] for number in call.inputs}
+    if len(axis) > 1 or len({len(shape) for shape in ins}) > 1:
+        return None
+    along = axis.pop()
+    sizes = [shape[along] for shape in ins]
+    same = len(set(sizes)) == 1
+    if type(layer) is layers.Concatenate:
+        if layer.axis % len(ins[0]) == along:
+            return Reading("join")
+        return Reading("sum") if same else None
+    if same and type(layer) in (*_SUMS, layers.Multiply):
+        return Reading("product" if type(layer) is layers.Multiply else "sum")
+    if len(ins) == 2 and 1 in sizes and type(layer) in (*_SUMS, layers.Multiply):  # one value for all channels
+        return Reading("pass", main=1 - sizes.index(1), keeps=type(layer) is layers.Multiply)
+    return None
+
+
+def _kind_along_last(layer: Any, shape: Shape) -> Kind | None:
+    """Of a layer of one input [B, ..., channels] that is none of those that act on each value."""
+    kind = type(layer)
+    if kind in _OVER_POSITIONS:
         return "pass"
-    if isinstance(layer, layers.Rescaling):
-        return "pass" if np.ndim(layer.scale) == np.ndim(layer.offset) == 0 else "opaque"
-    if isinstance(layer, layers.Reshape):
-        return "pass" if same_channels else "opaque"
-    if isinstance(layer, layers.Flatten):
-        return "flatten" if None not in outs[0][1:] else "opaque"
-    if isinstance(layer, layers.Multiply) and same_channels:
-        return "product"
-    if isinstance(layer, layers.Concatenate):
-        if layer.axis in (-1, len(outs[0]) - 1):
-            return "join"
-        return "sum" if same_channels else "opaque"
-    if isinstance(layer, _SUMS) and same_channels:
-        return "sum"
-    return "opaque"
+    if kind is layers.GroupNormalization:
+        return "norm" if layer.axis in (-1, len(shape) - 1) else None
+    if kind in (layers.UnitNormalization, layers.RMSNormalization):
+        axis = layer.axis if isinstance(layer.axis, int) else layer.axis[0] if len(layer.axis) == 1 else None
+        return "l2norm" if axis in (-1, len(shape) - 1) else None
+    if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
+        return None
+    if kind in RECURRENT:
+        free = not (layer.return_state or layer.stateful) and keeps_zero(layer)
+        gates = acts_on_each_value(getattr(layer, "recurrent_activation", keras.activations.linear))
+        return "make" if free and gates and acts_on_each_value(layer.activation) else None
+    if kind in (*_MAKERS, *DEPTHWISE) and acts_on_each_value(layer.activation):
+        return "depthwise" if kind in DEPTHWISE or by_channel(layer) else "make"
+    return None
 
 
-def _own_kind(layer: Any, kind: str, same_channels: bool) -> Kind:
-    if kind not in _OWN:
-        raise ModelError(
-            f"{layer.name} ({type(layer).__name__}): channel_kind {kind!r} is none that a layer may declare; "
-            f"these are {', '.join(_OWN)}"
-        )
-    return kind if same_channels or kind == "join" else "opaque"  # type: ignore[return-value]
+def by_channel(layer: Any) -> bool:
+    """Whether a grouped convolution has one group for each channel that it reads."""
+    return type(layer) in _CONVOLUTIONS and layer.groups > 1 and layer.kernel.shape[-2] == 1
+
+
+def acts_alone(layer: Any) -> bool:
+    """Whether a layer maps every value by itself, wherever it stands."""
+    if type(layer) is layers.Activation:
+        return acts_on_each_value(layer.activation)
+    if type(layer) is layers.Rescaling:
+        return bool(np.ndim(layer.scale) == np.ndim(layer.offset) == 0)
+    return type(layer) in _BY_VALUE
 
 
 def drops_operands(layer: Any) -> bool:
     """Whether a sum stays what it is when operands that are zero are left out; others need them as zeros."""
-    return isinstance(layer, layers.Add) or has_factors(layer)
+    return type(layer).__name__ == "Add" or has_factors(layer)
 
 
 def has_factors(layer: Any) -> bool:
     """Whether a layer multiplies each of its operands by a factor, `operand_weights`."""
     return hasattr(layer, "operand_weights")
-
-
-def _kind_of_operation(operation: Any, operands: int) -> Kind:
-    """Of a bare operation (`x + y`, `x * 0.5`); with one operand, the other is a number."""
-    name = type(operation).__name__
-    if not type(operation).__module__.endswith("ops.numpy"):
-        return "opaque"
-    if name in _SHIFTS:
-        return "pass" if operands == 1 else "sum"
-    if name == "Multiply":
-        return "pass" if operands == 1 else "product"
-    return "opaque"
 
 
 @cache
@@ -153,11 +272,9 @@ def acts_on_each_value(function: Callable[[Any], Any]) -> bool:
 
 
 def keeps_zero(layer: Any) -> bool:
-    """Whether a call that makes or passes channels leaves a zero a zero: f(0) = 0."""
+    """Whether a layer that makes or passes channels leaves a zero a zero: f(0) = 0."""
     if isinstance(layer, layers.Rescaling):
         return bool(layer.offset == 0)
-    if not isinstance(layer, keras.Layer):
-        return type(layer).__name__ not in _SHIFTS
     if isinstance(layer, layers.ReLU):
         return bool(layer.negative_slope == 0 or layer.threshold <= 0)
     activation = getattr(layer, "activation", None)
@@ -167,69 +284,3 @@ def keeps_zero(layer: Any) -> bool:
 @cache
 def _of_zero(function: Callable[[Any], Any]) -> float:
     return float(np.asarray(function(ops.zeros((1, 1))))[0, 0])
-
-
-def weight_axes(layer: Any, inward: Any, outward: Any) -> list[tuple[keras.Variable, dict[int, Any]]]:
-    """Every weight of a layer with the channels that its axes run over: axis -> `inward` or `outward`.
-
-    Axes that run over no channels (a kernel's height, a depth multiplier) are left out.
-
-    Args:
-        inward, outward: arrays with an entry for each channel that goes in and comes out.
-
-    """
-    if has_factors(layer):
-        return [(weight, {}) for weight in layer.weights]
-    found = []
-    for weight in layer.weights:
-        axes: dict[int, Any] = {}
-        if weight.name.endswith("kernel"):
-            axes = _kernel_axes(layer, weight, inward, outward)
-        elif weight.shape and weight.shape[-1] == len(outward):
-            axes = {len(weight.shape) - 1: outward}
-        found.append((weight, axes))
-    return found
-
-
-def _kernel_axes(layer: Any, kernel: keras.Variable, inward: Any, outward: Any) -> dict[int, Any]:
-    rank = len(kernel.shape)
-    if isinstance(layer, layers.SeparableConv2D):
-        if kernel is layer.depthwise_kernel:
-            return {2: inward}
-        return {2: np.repeat(inward, layer.depth_multiplier), 3: outward}
-    if isinstance(layer, layers.DepthwiseConv2D):
-        return {2: inward}
-    if isinstance(layer, layers.Conv2D):
-        return {2: inward[: kernel.shape[2]], 3: outward}  # of a grouped one, the first group stands for all
-    return {rank - 2: inward, rank - 1: outward}
-
-
-def filters_of(layer: Any) -> FloatArray:
-    """The kernel that makes a layer's channels, [..., channels], float64."""
-    kernel = layer.pointwise_kernel if isinstance(layer, layers.SeparableConv2D) else layer.kernel
-    values = np.asarray(kernel, np.float64)
-    return values.reshape(*values.shape[:2], 1, -1) if isinstance(layer, layers.DepthwiseConv2D) else values
-
-
-def written(layer: Any, kind: Kind) -> list[keras.Variable]:
-    """The variables that must be zero for a channel that the layer makes or normalises to be zero.
-
-    Each ends in the layer's channels, a depthwise kernel in [channels in, multiplier]. A batch normalisation without
-    gamma has its moving mean there instead: zero less a mean of zero is zero.
-    """
-    if kind == "norm":
-        names = ("gamma" if layer.scale else "moving_mean", "beta")
-        return [weight for name in names if (weight := getattr(layer, name)) is not None]
-    if isinstance(layer, layers.SeparableConv2D):
-        return [layer.pointwise_kernel, *([layer.bias] if layer.use_bias else [])]
-    return [layer.kernel, *([layer.bias] if layer.use_bias else [])]
-
-
-def scale_and_offset(norm: layers.BatchNormalization) -> tuple[FloatArray, FloatArray]:
-    """float64 [channels] each: what the normalisation multiplies by, and what it then adds."""
-    mean, variance = (np.asarray(statistic, np.float64) for statistic in (norm.moving_mean, norm.moving_variance))
-    scale = 1 / np.sqrt(variance + norm.epsilon)
-    if norm.scale:
-        scale = scale * np.asarray(norm.gamma, np.float64)
-    offset = -mean * scale
-    return scale, offset + np.asarray(norm.beta, np.float64) if norm.center else offset

@@ -5,8 +5,10 @@ from typing import Literal
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from lib.pruning.graph.channels import BoolArray, ChannelGraph, IntArray, Ports
+from lib.pruning.graph.weights import weight_axes
 
 Mode = Literal["removable", "per_layer"]
 
@@ -98,17 +100,19 @@ class SetMap:
         for index, port in enumerate(makers):
             for slot in self.slot_of[port.outward].tolist():
                 made_by.setdefault(slot, []).append(index)
-        # Channels that the same layers make go by one rate: they are a set.
-        together: dict[tuple[tuple[int, ...], bool], list[int]] = {}
+        # Channels that the same layers make go by one rate: they are a set. They must also cost the same.
+        read_as = self._read_as()
+        together: dict[tuple[tuple[int, ...], bool, int], list[int]] = {}
         for slot, indices in made_by.items():
-            together.setdefault((tuple(indices), int(classes[slot]) not in self.graph.reasons), []).append(slot)
+            key = (tuple(indices), int(classes[slot]) not in self.graph.reasons, int(read_as[slot]))
+            together.setdefault(key, []).append(slot)
         norms_of: dict[int, set[int]] = {}
         for index, port in enumerate(norms):
             for slot in self.slot_of[port.outward].tolist():
                 norms_of.setdefault(slot, set()).add(index)
         found = []
         names: dict[str, int] = {}
-        for (members, prunable), slots in sorted(together.items(), key=lambda entry: entry[0][0][0]):
+        for (members, prunable, _), slots in sorted(together.items(), key=lambda entry: entry[0][0][0]):
             name = makers[members[0]].layer.name
             names[name] = names.get(name, 0) + 1
             item = ChannelSet(
@@ -118,6 +122,22 @@ class SetMap:
                 tuple(norms[index].layer.name for index in sorted({i for s in slots for i in norms_of.get(s, set())})),
             )
             found.append(PlacedSet(item, np.array(slots), prunable))
+        return found
+
+    def _read_as(self) -> NDArray[np.uint64]:
+        """By slot, a number that is the same for slots that stand equally often on every axis of every weight."""
+        found = np.zeros(self.slots, np.uint64)
+        if self.mode == "per_layer":
+            return found
+        random = np.random.default_rng(0)
+        for port in self.graph.ports.values():
+            if not getattr(port.layer, "weights", None):
+                continue
+            for axis in (
+                axis for _, axes in weight_axes(port.layer, port.inward, port.outward) for axis in axes.values()
+            ):
+                counts = np.bincount(self.slot_of[axis], minlength=self.slots).astype(np.uint64)
+                found += counts * random.integers(1, 1 << 63, dtype=np.uint64)  # wraps around
         return found
 
     def off(self, channels: dict[str, tuple[int, ...]]) -> BoolArray:

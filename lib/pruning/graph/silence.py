@@ -6,7 +6,7 @@ import numpy as np
 
 from lib.errors import ConfigError
 from lib.pruning.graph.channels import BoolArray, ChannelGraph, Step
-from lib.pruning.graph.kinds import drops_operands, has_factors, keeps_zero
+from lib.pruning.graph.kinds import WEIGHTED, drops_operands, has_factors
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,11 @@ def silence(graph: ChannelGraph, masked: BoolArray) -> Silence:
                 raise _cannot(step, "reads channels of which nothing would be left")
             states.update({number: _State.lively(len(graph.channels[number])) for number in step.call.outputs})
             continue
+        if step.kind == "move":
+            states.update(_moved(step, {number: states[number] for number in step.call.inputs}))
+            continue
         state = states[step.call.outputs[0]] = _behind(graph, step, ins, masked)
-        if step.kind in ("make", "depthwise", "norm"):
+        if step.kind in WEIGHTED:
             if id(step.layer) in off and (off[id(step.layer)] != state.idle).any():
                 raise _cannot(step, "is used in several places, and would be left in some of them only")
             off[id(step.layer)] = state.idle
@@ -127,8 +130,12 @@ def _behind(graph: ChannelGraph, step: Step, ins: list[_State], masked: BoolArra
             silenced = gone | zeros[0] | (stucks[0] & layer.scale)
             return _State(silenced, stucks[0] & ~silenced)
         case "pass":
-            zero, stuck = zeros[0], stucks[0]
-            return _State(zero, stuck) if keeps_zero(layer) else _State(zero & False, zero | stuck)
+            if any(
+                state.idle.any() for number, state in zip(step.call.inputs, ins, strict=True) if number in step.beside
+            ):
+                raise _cannot(step, "would lose what it spreads over all channels of another")
+            zero, stuck = zeros[step.main], stucks[step.main]
+            return _State(zero, stuck) if step.keeps else _State(zero & False, zero | stuck)
         case "product":
             zero = np.any(zeros, axis=0)
             if (np.any(stucks, axis=0) & ~np.all(stucks, axis=0) & ~zero).any():
@@ -139,12 +146,21 @@ def _behind(graph: ChannelGraph, step: Step, ins: list[_State], masked: BoolArra
             if (np.any(stucks, axis=0) & ~idle).any():
                 raise _cannot(step, "would add a constant that no layer is left to make")
             return _State(zero, idle & ~zero)
-        case "join":
-            return _State(np.concatenate(zeros), np.concatenate(stucks))
         case _:
-            positions = len(gone) // len(zeros[0])
-            return _State(np.tile(zeros[0], positions), np.tile(stucks[0], positions))
-    return _State(zero, zero & False) if keeps_zero(layer) else _State(zero & False, zero)
+            return _State(np.concatenate(zeros), np.concatenate(stucks))
+    return _State(zero, zero & False) if step.keeps else _State(zero & False, zero)
+
+
+def _moved(step: Step, states: dict[int, _State]) -> dict[int, _State]:
+    """The states of a move's outputs; of channels that can only go together all must be gone, or none."""
+    zero, stuck = (np.concatenate([getattr(state, name) for state in states.values()]) for name in ("zero", "stuck"))
+    found = {}
+    for number, index in zip(step.call.outputs, step.index, strict=True):
+        idle = (zero | stuck)[index]
+        if (idle.any(axis=0) != idle.all(axis=0)).any():
+            raise _cannot(step, "would lose channels that are tied to channels that stay")
+        found[number] = _State(np.all(zero[index], axis=0), np.any(stuck[index], axis=0))
+    return found
 
 
 def _check_remains(graph: ChannelGraph, step: Step, dead: bool, lost: list[int], alive: BoolArray) -> None:
@@ -155,6 +171,8 @@ def _check_remains(graph: ChannelGraph, step: Step, dead: bool, lost: list[int],
         return
     if step.kind == "join" and any(alive[graph.class_of[graph.channels[number]]].any() for number in lost):
         raise _cannot(step, "would lose channels that are tied to channels elsewhere that stay")
+    if step.kind == "move":
+        raise _cannot(step, "would have operands left and operands gone, and cannot go on without one")
     if step.kind == "sum":
         shapes = {number: graph.calls.shapes[number][:-1] for number in (*step.call.inputs, *step.call.outputs)}
         size = shapes[step.call.outputs[0]]

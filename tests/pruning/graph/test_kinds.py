@@ -8,13 +8,14 @@ from keras import layers
 from lib.errors import ModelError
 from lib.models.layers import CroppedMultiply, L2Normalization, WeightedFusion
 from lib.pruning.graph.calls import Calls
-from lib.pruning.graph.kinds import acts_on_each_value, drops_operands, keeps_zero, kind_of, weight_axes, written
+from lib.pruning.graph.flow import Flow
+from lib.pruning.graph.kinds import acts_on_each_value, drops_operands, keeps_zero
+from lib.pruning.graph.weights import weight_axes, written
 
 
 def _kind(layer: keras.layers.Layer, *shapes: tuple[int, ...]) -> str:
     inputs = [keras.Input(shape) for shape in shapes]
-    graph = Calls(keras.Model(inputs, layer(inputs if len(inputs) > 1 else inputs[0])))
-    return kind_of(graph.calls[0], graph.shapes)
+    return Flow(Calls(keras.Model(inputs, layer(inputs if len(inputs) > 1 else inputs[0])))).steps[0].kind
 
 
 @pytest.mark.parametrize(
@@ -31,8 +32,8 @@ def _kind(layer: keras.layers.Layer, *shapes: tuple[int, ...]) -> str:
         (layers.Activation("log_softmax"), "opaque"),
         (layers.Softmax(), "opaque"),
         (layers.Reshape((1, 64, 6)), "pass"),
-        (layers.Reshape((64 * 6,)), "opaque"),
-        (layers.Flatten(), "flatten"),
+        (layers.Reshape((64 * 6,)), "move"),
+        (layers.Flatten(), "move"),
         (layers.Rescaling(2.0, offset=1.0), "pass"),
         (layers.Rescaling([1.0] * 6), "opaque"),
         (layers.UpSampling2D(2, interpolation="bilinear"), "pass"),
@@ -47,7 +48,7 @@ def test_kinds_of_layers(layer: keras.layers.Layer, kind: str) -> None:
     [
         (layers.Add(), [(8, 8, 6), (8, 8, 6)], "sum"),
         (layers.Multiply(), [(8, 8, 6), (1, 1, 6)], "product"),
-        (layers.Multiply(), [(8, 8, 6), (8, 8, 1)], "opaque"),
+        (layers.Multiply(), [(8, 8, 6), (8, 8, 1)], "pass"),
         (layers.Concatenate(), [(8, 8, 6), (8, 8, 2)], "join"),
         (layers.Concatenate(axis=1), [(8, 8, 6), (2, 8, 6)], "sum"),
     ],
@@ -107,7 +108,7 @@ def test_a_norm_without_gamma_is_silenced_by_its_mean() -> None:
     ]:
         norm = layers.BatchNormalization(scale=scale, center=center)
         norm.build((None, 4))
-        assert [variable.name for variable in written(norm, "norm")] == names
+        assert [variable.name for variable, _ in written(norm, "norm")] == names
 
 
 def test_bare_operations() -> None:
@@ -122,10 +123,10 @@ def test_bare_operations() -> None:
         (keras.ops.sum(a, axis=-1, keepdims=True), "opaque", None),
         (keras.ops.softmax(a), "opaque", None),
     ]:
-        graph = Calls(keras.Model([a, b], [made, b + a]))
-        call = next(call for call in graph.calls if graph.outputs[0] in call.outputs)
-        assert kind_of(call, graph.shapes) == kind
-        assert keeps is None or keeps_zero(call.layer) == keeps
+        flow = Flow(Calls(keras.Model([a, b], [made, b + a])))
+        step = next(step for step in flow.steps if flow.calls.outputs[0] in step.call.outputs)
+        assert step.kind == kind
+        assert keeps is None or step.keeps == keeps
 
 
 class _Own(layers.Layer):
