@@ -1,7 +1,6 @@
 from typing import Any
 
 import keras
-import numpy as np
 import pytest
 from keras import layers
 
@@ -10,7 +9,6 @@ from lib.models.layers import CroppedMultiply, L2Normalization, WeightedFusion
 from lib.pruning.graph.calls import Calls
 from lib.pruning.graph.flow import Flow
 from lib.pruning.graph.kinds import acts_on_each_value, drops_operands, keeps_zero
-from lib.pruning.graph.weights import weight_axes, written
 
 
 def _kind(layer: keras.layers.Layer, *shapes: tuple[int, ...]) -> str:
@@ -79,54 +77,6 @@ def test_whether_an_activation_acts_on_each_value() -> None:
 )
 def test_whether_zero_stays_zero(layer: keras.layers.Layer, keeps: bool) -> None:
     assert keeps_zero(layer) == keeps
-
-
-def test_axes_of_weights_are_as_long_as_their_channels() -> None:
-    for layer, out in [
-        (layers.Conv2D(4, 3), 4),
-        (layers.Conv2D(4, 3, groups=2), 4),
-        (layers.DepthwiseConv2D(3, depth_multiplier=2), 12),
-        (layers.SeparableConv2D(4, 3, depth_multiplier=2), 4),
-        (layers.Dense(4), 4),
-        (layers.BatchNormalization(), 6),
-        (layers.PReLU(), 6),
-    ]:
-        layer.build((None, 8, 8, 6))
-        described = weight_axes(layer, np.arange(6), np.arange(out))
-        assert [weight for weight, _ in described] == layer.weights
-        for weight, axes in described:
-            assert axes
-            assert all(len(channels) == weight.shape[axis] for axis, channels in axes.items())
-
-
-def test_a_norm_without_gamma_is_silenced_by_its_mean() -> None:
-    for scale, center, names in [
-        (True, True, ["gamma", "beta"]),
-        (False, True, ["moving_mean", "beta"]),
-        (True, False, ["gamma"]),
-        (False, False, ["moving_mean"]),
-    ]:
-        norm = layers.BatchNormalization(scale=scale, center=center)
-        norm.build((None, 4))
-        assert [variable.name for variable, _ in written(norm, "norm")] == names
-
-
-def test_bare_operations() -> None:
-    a, b = keras.Input((8, 8, 6)), keras.Input((8, 8, 6))
-    for made, kind, keeps in [
-        (a + b, "sum", None),
-        (a - b, "sum", None),
-        (a * b, "product", None),
-        (a + 3.0, "pass", False),
-        (a * 0.5, "pass", True),
-        (a / b, "opaque", None),
-        (keras.ops.sum(a, axis=-1, keepdims=True), "opaque", None),
-        (keras.ops.softmax(a), "opaque", None),
-    ]:
-        flow = Flow(Calls(keras.Model([a, b], [made, b + a])))
-        step = next(step for step in flow.steps if flow.calls.outputs[0] in step.call.outputs)
-        assert step.kind == kind
-        assert keeps is None or step.keeps == keeps
 
 
 class _Own(layers.Layer):
