@@ -126,6 +126,8 @@ def _behind(
     """What is known behind a call; `ones` is the shape of a map of one position."""
     layer, first = step.layer, ins[step.main]
     match step.kind:
+        case "make" if step.mixes and rule != "filter":
+            return np.full(channels, np.nan)
         case "opaque":
             return np.full(channels, np.nan)
         case "make" | "depthwise" if rule == "filter":
@@ -183,7 +185,8 @@ def _behind_groups(norm: Any, zero: BoolArray) -> FloatArray:
 def _behind_maker(step: Step, zero: BoolArray, negligible: float) -> FloatArray:
     """A maker's channel is the activation of its bias if its filter is zero wherever its input is not."""
     layer = step.layer
-    filters = _cut(filters_of(layer), negligible) != 0
+    filters = np.abs(filters_of(layer))
+    filters = filters > negligible * filters.max(initial=0)
     unused = ~filters.any(axis=tuple(range(filters.ndim - 1)))
     if isinstance(layer, keras.layers.Embedding):
         return np.where(unused, 0.0, np.nan)

@@ -102,9 +102,13 @@ def _masks(placed: SetMap, kept: Mapping[str, int], criterion: str, protected: t
     first = (
         silent_channels(placed) if placed.mode == "removable" and criterion != RANDOM else np.zeros(placed.slots, bool)
     )
+    known: dict[int, FloatArray] = {}  # id of a layer -> its filters' scores: it may be in several sets
     for found in placed.sets:
         item = found.item
-        scores = random.random(item.size) if criterion == RANDOM else combined(_member_scores(placed, found, criterion))
+        if criterion == RANDOM:
+            scores = random.random(item.size)
+        else:
+            scores = combined(_member_scores(placed, found, criterion, known))
         scores[first[found.slots]] = -np.inf
         channels[item.name] = lowest(scores, item.size - kept[item.name])
     emptied = [name for name, count in kept.items() if not count]
@@ -116,7 +120,7 @@ def _masks(placed: SetMap, kept: Mapping[str, int], criterion: str, protected: t
     return Masks(placed.mode, channels, protected)
 
 
-def _member_scores(placed: SetMap, found: PlacedSet, criterion: str) -> list[FloatArray]:
+def _member_scores(placed: SetMap, found: PlacedSet, criterion: str, known: dict[int, FloatArray]) -> list[FloatArray]:
     """[size] each: what every member says about the set's channels; those it makes several of count together."""
     members: list[FloatArray] = []
     index_of = np.full(placed.slots, -1)
@@ -124,7 +128,9 @@ def _member_scores(placed: SetMap, found: PlacedSet, criterion: str) -> list[Flo
     for port in placed.makers():
         index = index_of[placed.slot_of[port.outward]]
         if (mine := index >= 0).any():
-            scores = CRITERIA[criterion](filters_of(port.layer))
+            if id(port.layer) not in known:
+                known[id(port.layer)] = CRITERIA[criterion](filters_of(port.layer))
+            scores = known[id(port.layer)]
             members.append(np.bincount(index[mine], scores[mine], minlength=found.item.size).astype(np.float64))
     return members
 

@@ -156,6 +156,7 @@ BODIES: dict[str, tuple[Body, tuple[int, ...], int]] = {
     ),
     "flattened and back": (_chain(_conv(4), layers.Flatten(), layers.Reshape((8, 8, 4)), _conv(3)), (8, 8, 3), 7),
     "repeated": (_chain(layers.Dense(4), layers.RepeatVector(3), layers.Conv1D(3, 2)), (5,), 7),
+    "softmax as an activation": (_chain(_conv(4), _conv(3, activation="softmax"), _conv(3)), (8, 8, 3), 7),
     "softmax inside": (_chain(_conv(4), layers.Softmax(), _conv(3)), (8, 8, 3), 3),
 }
 

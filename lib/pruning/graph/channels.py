@@ -156,6 +156,8 @@ class ChannelGraph:
                     self._noisy[number] = np.logical_or.reduce(before[index])
         if step.kind != "move":
             self._noisy[call.outputs[0]] = noise
+        if step.mixes:
+            self._fix([self.channels[call.outputs[0]]], f"the activation of {layer.name} mixes channels")
         if guarded:
             self._fix([self.channels[number] for number in call.outputs], f"{layer.name} is protected")
 

@@ -20,7 +20,7 @@ class Step:
     """A call and what it does to channels.
 
     Attributes:
-        kind, main, keeps, why, refused: see `lib.pruning.graph.kinds.Reading`.
+        kind, main, keeps, mixes, why, refused: see `lib.pruning.graph.kinds.Reading`.
         index: of a "move", for each output [rows, channels], see `lib.pruning.graph.moves.Moved`.
 
     """
@@ -29,6 +29,7 @@ class Step:
     kind: Kind
     main: int = 0
     keeps: bool = True
+    mixes: bool = False
     why: str = "reads it"
     refused: bool = False
     index: tuple[IntArray, ...] = ()
@@ -116,7 +117,7 @@ class Flow:
             places = self._moved(call)
             found = found if places else Reading("opaque")
             index = tuple(one.index for one in places)
-        step = Step(call, found.kind, found.main, found.keeps, found.why, found.refused, index)
+        step = Step(call, found.kind, found.main, found.keeps, found.mixes, found.why, found.refused, index)
         if step.kind == "opaque":
             for number in call.outputs:
                 self._source(number)

@@ -99,6 +99,7 @@ class Reading:
         main: which input the channels come from, where it is one of several ("pass" only).
         keeps: whether zeros that go in come out as zeros.
         axis: of the output's channels; None: as far from the end as the input's.
+        mixes: whether a maker's activation mixes its channels, so that they stay.
         why: of "opaque", in the words of "NAME why".
         refused: whether a model with it is refused, unless the layer is protected or stands at an end.
 
@@ -108,6 +109,7 @@ class Reading:
     main: int = 0
     keeps: bool = True
     axis: int | None = None
+    mixes: bool = False
     why: str = "reads it"
     refused: bool = False
 
@@ -187,6 +189,8 @@ def kind_of(call: Call, shapes: list[Shape], axes: Mapping[int, int]) -> Reading
         kind = "pass" if last else "move"
     elif axes[call.inputs[0]] == len(shape) - 1 and getattr(layer, "data_format", "channels_last") == "channels_last":
         kind = _kind_along_last(layer, shape)
+    if kind == "make" and not acts_on_each_value(layer.activation):
+        return Reading("make", keeps=False, mixes=True)
     return Reading(kind, keeps=keeps_zero(layer)) if kind else opaque
 
 
@@ -230,9 +234,9 @@ def _kind_along_last(layer: Any, shape: Shape) -> Kind | None:
         free = not (layer.return_state or layer.stateful) and keeps_zero(layer)
         gates = acts_on_each_value(getattr(layer, "recurrent_activation", keras.activations.linear))
         return "make" if free and gates and acts_on_each_value(layer.activation) else None
-    if kind in (*_MAKERS, *DEPTHWISE) and acts_on_each_value(layer.activation):
-        return "depthwise" if kind in DEPTHWISE or by_channel(layer) else "make"
-    return None
+    if kind in DEPTHWISE or by_channel(layer):
+        return "depthwise" if acts_on_each_value(layer.activation) else None
+    return "make" if kind in _MAKERS else None
 
 
 def by_channel(layer: Any) -> bool:

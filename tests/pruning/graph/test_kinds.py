@@ -20,7 +20,8 @@ def _kind(layer: keras.layers.Layer, *shapes: tuple[int, ...]) -> str:
     ("layer", "kind"),
     [
         (layers.Conv2D(4, 3, activation="relu"), "make"),
-        (layers.Conv2D(4, 3, activation="softmax"), "opaque"),
+        (layers.Conv2D(4, 3, activation="softmax"), "make"),
+        (layers.DepthwiseConv2D(3, activation="softmax"), "opaque"),
         (layers.DepthwiseConv2D(3), "depthwise"),
         (layers.BatchNormalization(), "norm"),
         (layers.BatchNormalization(axis=1), "opaque"),

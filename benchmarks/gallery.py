@@ -1,0 +1,99 @@
+"""All of keras.applications pruned: python benchmarks/gallery.py [--rate 0.4] [--only 'ResNet*'] [--side 96].
+
+Every network is built without downloaded weights, gets random scales, offsets and biases and batch statistics of noise,
+and loses the given share of every set of channels. Then the masked network and the smaller one are compared on noise.
+A network that is refused is shown with the reason.
+"""
+
+import argparse
+import gc
+import sys
+import time
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from lib.errors import ToolkitError
+from lib.pruning import apply_masks, largest_difference, plan, shrink
+from lib.pruning.cost import count_macs, count_parameters
+from lib.tables import markdown_table
+
+HEADERS = ["network", "parameters", "left", "MACs", "left", "difference", "build s", "plan + shrink s"]
+
+
+def networks() -> dict[str, Callable[..., keras.Model]]:
+    """The builders of keras.applications by name."""
+    return {name: made for name, made in vars(keras.applications).items() if name[0].isupper() and callable(made)}
+
+
+def randomise(model: keras.Model, random: np.random.Generator, side_px: int) -> None:
+    """Random vectors of weights, and batch statistics that fit them."""
+    norms = [layer for layer in model._flatten_layers() if isinstance(layer, layers.BatchNormalization)]
+    for weight in model.trainable_weights:
+        if len(weight.shape) == 1:
+            centre = 1.0 if weight.name == "gamma" else 0.0
+            weight.assign(random.normal(centre, 0.1, weight.shape))
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    model(random.uniform(0, 255, (2, side_px, side_px, 3)).astype(np.float32), training=True)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.moving_variance.assign(np.maximum(np.asarray(norm.moving_variance), 0.01))
+
+
+def row(name: str, make: Callable[..., keras.Model], rate: float, side_px: int) -> list[str]:
+    """Builds, prunes and compares one network; a row of the table."""
+    random = np.random.default_rng(0)
+    start = time.process_time()
+    model = make(weights=None, input_shape=(side_px, side_px, 3), classifier_activation=None, name=name.lower())
+    built = time.process_time() - start
+    randomise(model, random, side_px)
+    start = time.process_time()
+    try:
+        masks = plan(model, rate)
+        small = shrink(model, masks)
+    except ToolkitError as error:
+        return [name, *[""] * 6, str(error)]
+    took = time.process_time() - start
+    counts: list[Any] = [(count(model), count(small)) for count in (count_parameters, _macs(side_px))]
+    apply_masks(model, masks)
+    images = random.uniform(0, 255, (2, side_px, side_px, 3)).astype(np.float32)
+    largest = max(1e-30, float(np.abs(np.asarray(model(images, training=False))).max()))
+    difference = largest_difference(model, small, images) / largest
+    cells = [text for before, after in counts for text in (f"{before / 1e6:.2f} M", f"{after / before:.1%}")]
+    return [name, *cells, f"{difference:.1e}", f"{built:.2f}", f"{took:.2f}"]
+
+
+def _macs(side_px: int) -> Callable[[keras.Model], int]:
+    return lambda model: count_macs(model, side_px, side_px)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the table, each row as soon as it is known; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rate", type=float, default=0.4)
+    parser.add_argument("--only", default="*", help="pattern of names")
+    parser.add_argument("--side", type=int, default=96, help="input height and width, px")
+    options = parser.parse_args(arguments)
+    rows = []
+    for name, make in networks().items():
+        if fnmatchcase(name, options.only):
+            rows.append(row(name, make, options.rate, options.side))
+            sys.stderr.write(" | ".join(rows[-1]) + "\n")
+            keras.backend.clear_session()
+            gc.collect()
+    print(markdown_table(HEADERS, rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
