@@ -55,7 +55,7 @@ def small_detector(channels: int = 4, seed: int = 0) -> keras.Model:
         return layers.ReLU(name=f"{name}_relu")(layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(x))
 
     image = keras.Input((None, None, 3), name="image")
-    fine = conv(layers.Rescaling(1 / 64, offset=-2)(image), "conv1", stride=4)
+    fine = conv(layers.Rescaling(1 / 64, offset=-2, name="scale")(image), "conv1", stride=4)
     fine = layers.Add(name="add")([fine, conv(fine, "conv2")])
     levels = [fine, conv(fine, "conv3", stride=2)]
     boxes, scores = (

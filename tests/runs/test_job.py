@@ -135,9 +135,6 @@ def test_what_is_pruned_is_taken_out_before_fine_tuning(config: Config, monkeypa
     assert [line.split(",")[1] for line in lines[1:]] == [*["pretrain"] * 2, *["soft_prune"] * 2, *["finetune"] * 2]
 
 
-_MASKS_HELD = pytest.mark.xfail(reason="killed with masks held, a run ends with another row; cause unknown")
-
-
 class _Killed(BaseException):
     """Stands for the end of the process."""
 
@@ -146,7 +143,7 @@ class _Killed(BaseException):
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
     "order",
-    [pytest.param(OLD_ORDER, marks=_MASKS_HELD), REPAIR_ORDER],
+    [OLD_ORDER, REPAIR_ORDER],
     ids=["finetune_shrink", "shrink_repair_finetune"],
 )
 def test_a_run_killed_in_every_stage_ends_as_if_it_had_not_been(
