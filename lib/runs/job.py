@@ -23,6 +23,7 @@ from lib.runs.workbench import Workbench
 from lib.tables import removal_table
 from lib.training.devices import scope
 from lib.training.distillation import Distillation
+from lib.training.memory import keep_freed_memory
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ def run(
         ToolkitError: settings, data, weights or an earlier run in the folder do not fit; found before any training.
 
     """
+    keep_freed_memory()
     keras.utils.set_random_seed(config.TRAIN.seed)
     with scope(config.TRAIN.num_gpu):
         start = wiring.chosen_model(config)

@@ -1,5 +1,7 @@
-"""What to do when memory runs out, in place of a runtime's own message."""
+"""Memory while training: what to do when it runs out, and how it is handed from one step to the next."""
 
+import ctypes
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,6 +10,21 @@ from lib.errors import TrainingError
 # TensorFlow's, torch's and Python's own; JAX has but one class for everything, and says so in the text.
 _CLASSES = ("ResourceExhaustedError", "OutOfMemoryError", "MemoryError")
 _TEXT = "RESOURCE_EXHAUSTED"
+
+# Parameters of glibc's mallopt, see mallopt(3).
+_TRIM_THRESHOLD, _TOP_PAD = -1, -2
+
+
+def keep_freed_memory() -> bool:
+    """Lets this process keep the memory that a step frees for the next one; returns whether it could.
+
+    By default glibc hands large blocks back to the kernel at once, and every step faults all its pages in again: 1,700
+    faults a photograph of 320x320 px, a sixth of the step's CPU time. The process stays as large as it once was.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+    return mallopt is not None and bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1)) and bool(mallopt(_TOP_PAD, 64 << 20))
 
 
 @contextmanager
