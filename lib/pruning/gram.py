@@ -17,7 +17,6 @@ QUIET = 0.02  # weight of a position where both the layer and its target are bel
 ROUNDS = 10  # of the re-weighted solve
 # What `Reading` reads; others stay as they are.
 RULED = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Dense, layers.BatchNormalization)
-WIDE = 1024  # rows of more features are multiplied in float32: twice as fast
 
 
 class Reading:
@@ -109,7 +108,10 @@ class Reading:
 
 
 class Sums:
-    """X'X, X'Y and Y'Y of a layer, a 1 appended to every row where there is an intercept; float64."""
+    """X'X, X'Y and Y'Y of a layer, a 1 appended to every row where there is an intercept.
+
+    Multiplied in single precision an image at a time, and added up in double.
+    """
 
     def __init__(self, matrix: FloatArray, intercept: bool) -> None:
         groups, features, out = matrix.shape
@@ -127,17 +129,17 @@ class Sums:
     def add(self, rows: FloatArray, targets: FloatArray) -> None:
         """Rows [n, groups, features], targets [n, groups, out]."""
         x = self.by_group(rows)
-        y = targets.transpose(1, 0, 2).astype(x.dtype)
+        y = np.ascontiguousarray(targets.transpose(1, 0, 2), np.float32)
         self.xx += x.transpose(0, 2, 1) @ x
         self.xy += x.transpose(0, 2, 1) @ y
         self.yy += np.square(y, dtype=np.float64).sum(axis=1)
         self.count += len(rows)
 
-    def by_group(self, rows: FloatArray, dtype: Any = None) -> FloatArray:
-        """[groups, n, features (+ 1)], in double precision unless rows are wide."""
-        x: FloatArray = rows.transpose(1, 0, 2).astype(dtype or (np.float64 if rows.shape[2] <= WIDE else np.float32))
-        if self.intercept:
-            x = np.concatenate([x, np.ones((*x.shape[:2], 1), x.dtype)], axis=2)
+    def by_group(self, rows: FloatArray) -> FloatArray:
+        """[groups, n, features (+ 1)]."""
+        count, groups, features = rows.shape
+        x = np.ones((groups, count, features + self.intercept), np.float32)
+        x[..., :features] = rows.transpose(1, 0, 2)
         return x
 
     def ridge(self, share: float) -> FloatArray:
@@ -190,7 +192,7 @@ def solve_before_relu(
         the targets about their mean.
 
     """
-    x, t = sums.by_group(rows, np.float32), np.ascontiguousarray(targets.transpose(1, 0, 2), np.float32)
+    x, t = sums.by_group(rows), np.ascontiguousarray(targets.transpose(1, 0, 2), np.float32)
     goal = np.maximum(t, 0)
 
     def missed(made: FloatArray) -> FloatArray:

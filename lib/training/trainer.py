@@ -91,6 +91,7 @@ class Trainer:
         losses = losses_of(model.output, settings.losses)
         self.training_model.compile(optimizer, loss=losses, jit_compile=jit, auto_scale_loss=False)
         self.training_model.make_metrics()
+        self.restart_average()  # a new optimiser's are zeros
 
     @property
     def traces(self) -> int:

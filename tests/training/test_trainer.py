@@ -168,6 +168,9 @@ def test_averaged_weights_are_validated_and_saved_and_the_others_trained(
     trainer = make_trainer(small_detector(), config)
     train = trainer.dataset(records, augment=True)
     kernel = trainer.model.get_layer("conv1").kernel
+    untrained = np.asarray(kernel).copy()
+    with trainer.averaged():  # what a stage that trains nothing saves
+        np.testing.assert_array_equal(np.asarray(kernel), untrained)
     trainer.train_steps(train, 0, 1, 1e-2)
     expected = weights = np.asarray(kernel).copy()  # the average starts with the first update
     for step in (1, 2):
