@@ -46,7 +46,10 @@ def random_dsfd(seed: int = 0, **options: Any) -> keras.Model:
     return model
 
 
-def small_detector(channels: int = 4, seed: int = 0) -> keras.Model:
+SMALL_ANCHORS = AnchorSpec(strides=(4, 8), sizes=(16, 32))
+
+
+def small_detector(channels: int = 4, seed: int = 0, anchors: AnchorSpec = SMALL_ANCHORS) -> keras.Model:
     """A detector of two levels and one residual block, of random weights: its training step compiles in a second."""
     keras.utils.set_random_seed(seed)
 
@@ -60,12 +63,13 @@ def small_detector(channels: int = 4, seed: int = 0) -> keras.Model:
     levels = [fine, conv(fine, "conv3", stride=2)]
     boxes, scores = (
         [
-            layers.Reshape((-1, width), name=f"{kind}{i}_flat")(layers.Conv2D(width, 1, name=f"head{i}_{kind}")(x))
+            layers.Reshape((-1, width), name=f"{kind}{i}_flat")(
+                layers.Conv2D(width * len(anchors.scales), 1, name=f"head{i}_{kind}")(x)
+            )
             for i, x in enumerate(levels)
         ]
         for kind, width in (("boxes", 4), ("scores", 2))
     )
-    anchors = AnchorSpec(strides=(4, 8), sizes=(16, 32))
     outputs = {
         "boxes": ConcatenateAnchors(anchors.to_dict(), name="boxes")(boxes),
         "scores": layers.Concatenate(axis=1, name="scores")(scores),
