@@ -1,18 +1,20 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import vis
 from lib.data.images import read_rgb, write_rgb
 from lib.models import save
 from tests.detection.test_drawing import grey
-from tests.detectors import random_detector
+from tests.detectors import small_detector
+from tests.networks import lively
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "model.keras"
-    save(random_detector(), path)
+    save(lively(small_detector(), np.random.default_rng(0)), path)
     return path
 
 

@@ -11,10 +11,15 @@ from lib.errors import ModelError
 from lib.geometry.boxes import iou_matrix
 from lib.models import build, load, save
 from lib.models.yunet import yunet
-from tests.detectors import random_detector
+from tests.detectors import published_detector, small_detector
 from tests.models.test_eresfd import PUBLISHED
 from tests.networks import lively
 from tests.shared import shared
+
+
+@pytest.fixture
+def lively_model(rng: np.random.Generator) -> keras.Model:
+    return lively(small_detector(), rng)
 
 
 @pytest.fixture
@@ -46,7 +51,7 @@ def test_threshold_limit_and_nothing_found(lively_model: keras.Model, rng: np.ra
     np.testing.assert_allclose(some, everything[everything[:, 4] >= threshold], rtol=1e-5)
     few = FaceDetector(lively_model, max_detections=3)(image, 0.0)
     np.testing.assert_allclose(few, everything[:3], rtol=1e-5)
-    nothing = FaceDetector(random_detector())(image, 1.0)
+    nothing = FaceDetector(lively_model)(image, 1.0)
     assert nothing.shape == (0, 5)
     assert nothing.dtype == np.float32
 
@@ -112,9 +117,8 @@ def _unmatched(boxes: FloatArray, others: FloatArray) -> FloatArray:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_single_scale_equals_the_published_detector(name: str) -> None:
-    weights, ratio = PUBLISHED[name]
     detections = np.load(shared("golden/detections.npz"))
-    detector = FaceDetector(build("eresfd", weights=shared("weights").parent / weights, anchor_ratio=ratio))
+    detector = FaceDetector(published_detector(PUBLISHED[name][0].removeprefix("weights/")))
     for key in (key for key in detections if key.startswith(f"{name}|") and key.endswith("|single")):
         reference = detections[key]
         image = read_rgb(shared(f"golden/images/{key.split('|')[1]}"))

@@ -1,4 +1,3 @@
-import functools
 import math
 from collections.abc import Callable
 
@@ -11,13 +10,13 @@ from lib.detection import FaceDetector
 from lib.detection.formats.keras import KerasNetwork
 from lib.detection.protocols import PROTOCOLS, Image, multiscale, other_factors, pruned_dsfd, single
 from lib.geometry.boxes import iou_matrix
-from lib.models import build
+from tests.detectors import published_detector
 from tests.shared import shared
 
 MODELS = {
-    "eresfd_clova": ("weights/eresfd/eresfd_16.pth", 1.25),
-    "eresfd_bfpgm_original": ("weights/bfpgm/EResFD-original.pth", 1.0),
-    "eresfd_bfpgm_50": ("weights/bfpgm/EResFD-50-pruned.pth", 1.0),
+    "eresfd_clova": "eresfd/eresfd_16.pth",
+    "eresfd_bfpgm_original": "bfpgm/EResFD-original.pth",
+    "eresfd_bfpgm_50": "bfpgm/EResFD-50-pruned.pth",
 }
 IMAGES = [f"0_Parade_marchingband_1_{number}.jpg" for number in (20, 234, 329, 488, 629)]
 # Two roundings of float32 logits of about 1; B-FPGM's models score plain background alike up to that.
@@ -163,11 +162,8 @@ def test_too_small_an_image_is_refused(protocol: str) -> None:
         PROTOCOLS[protocol](Recorder(), np.zeros((15, 600, 3), np.uint8))
 
 
-@functools.lru_cache(maxsize=1)
 def published(name: str) -> FaceDetector:
-    weights, ratio = MODELS[name]
-    shared("weights")
-    return FaceDetector(build("eresfd", weights=str(shared("weights").parent / weights), anchor_ratio=ratio))
+    return FaceDetector(published_detector(MODELS[name]))
 
 
 def in_both(these: FloatArray, those: FloatArray) -> BoolArray:

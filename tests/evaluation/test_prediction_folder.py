@@ -16,15 +16,25 @@ from lib.evaluation import prediction_folder
 from lib.evaluation.prediction_files import parse_predictions
 from lib.evaluation.prediction_folder import find_images, open_result, predict, prediction_text
 from lib.models import build, save
+from tests.detectors import small_detector
+from tests.networks import lively
 from tests.shared import ROOT
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small detector with statistics in its batch normalisation as if trained, so that rounding shows."""
+    """A detector whose step compiles in a second."""
+    path = tmp_path_factory.mktemp("model") / "tiny.keras"
+    save(lively(small_detector(), np.random.default_rng(1)), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def eresfd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """EResFD with statistics in its batch normalisation as if trained, so that rounding shows."""
     keras.utils.set_random_seed(1)
     rng = np.random.default_rng(1)
-    path = tmp_path_factory.mktemp("model") / "tiny.keras"
+    path = tmp_path_factory.mktemp("eresfd") / "eresfd.keras"
     detector = build("eresfd", width_mult=1 / 64)
     detector.set_weights([weight + rng.uniform(-0.2, 0.2, weight.shape) for weight in detector.get_weights()])
     save(detector, path)
@@ -198,14 +208,14 @@ def test_what_was_interrupted_leaves_no_file(
     assert texts(tmp_path / "r") == {}
 
 
-def test_results_do_not_depend_on_the_images_before(model: Path) -> None:
+def test_results_do_not_depend_on_the_images_before(eresfd: Path) -> None:
     """To the last bit, with one thread: the first image a process sees and later ones take the same computation."""
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (height, 96, 3), np.uint8) for height in (64, 80, 97)]
     rows = []
     for order in ([0, 1, 2], [2, 1, 0]):
         prediction_folder._detector.cache_clear()
-        detector = prediction_folder._detector(str(model), 750, "")
+        detector = prediction_folder._detector(str(eresfd), 750, "")
         found = {number: detector(images[number], 0.05) for number in order}
         rows.append([found[number] for number in range(3)])
     for forward, backward in zip(*rows, strict=True):

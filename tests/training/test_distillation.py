@@ -12,11 +12,11 @@ from lib.data.annotations import Record
 from lib.data.scenes import SampleSet
 from lib.data.sources import unlabelled
 from lib.errors import ModelError
-from lib.models import build, load, save
+from lib.models import load, save
 from lib.pruning import plan, shrink
 from lib.runs.wiring import make_trainer
 from lib.training.distillation import Distillation, DistillationSettings
-from tests.detectors import small_detector
+from tests.detectors import SMALL_ANCHORS, small_detector
 
 TERMS = {"distil_scores_loss", "distil_boxes_loss"}
 
@@ -194,7 +194,7 @@ def test_who_cannot_teach_is_named(teacher: DistillationSettings, tmp_path: Path
     with pytest.raises(ModelError, match=r"nobody\.keras: no such file"):
         Distillation(small_detector(), replace(teacher, teacher=str(tmp_path / "nobody.keras")))
     with pytest.raises(ModelError, match=r"teacher\.keras: the anchors of this teacher are not those"):
-        Distillation(build("eresfd", width_mult=4 / 256), teacher)
+        Distillation(small_detector(anchors=replace(SMALL_ANCHORS, ratio=1.5)), teacher)
     image = keras.Input((None, None, 3))
     save(keras.Model(image, keras.layers.Conv2D(1, 1)(image)), tmp_path / "other.keras")
     with pytest.raises(ModelError, match=r"no face detector"):

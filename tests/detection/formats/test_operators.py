@@ -8,7 +8,7 @@ from lib.detection.description import sealed
 from lib.detection.formats.operators import OF_DETECTORS
 from lib.detection.formats.pb import SETTINGS, DetectionSettings, detection_graph, freeze
 from lib.errors import ModelError
-from tests.detectors import random_detector, random_dsfd
+from tests.detectors import random_detector, random_dsfd, small_detector
 
 tf = pytest.importorskip("tensorflow")
 
@@ -70,7 +70,7 @@ def test_functions_and_wrong_settings_are_refused(frozen: Path, tmp_path: Path) 
     (tmp_path / "a.pb").write_bytes(graph.SerializeToString())
     with pytest.raises(ModelError, match="refused, nothing in it was executed: it holds callback"):
         FaceDetector(tmp_path / "a.pb")
-    graph = detection_graph(random_detector(), DetectionSettings())
+    graph = detection_graph(small_detector(), DetectionSettings())
     for content in (b"{", b"[]", b'{"iou_threshold": NaN}', b'{"max_detections": 3e9}'):
         for node in graph.node:
             if node.name == SETTINGS:
