@@ -57,24 +57,25 @@ def zero_share(model: keras.Model) -> float:
 def layer_costs(model: keras.Model, height_px: int, width_px: int) -> list[LayerCost]:
     """Cost of every layer with parameters, in the model's order; layers of nested models are on their own.
 
-    Multiply-accumulates are those of convolutions and dense layers, biases and everything else left out, for one image
-    of `height_px` x `width_px`; a layer that is called twice counts twice. Layers that have weights and are not known
-    are named in the log.
+    Multiply-accumulates are those of convolutions, dense and recurrent layers and the projections of attention, biases
+    and everything else left out, for one image of `height_px` x `width_px`; a layer that is called twice counts twice.
+    Layers that have weights and are not known are named in the log.
     """
     graph = Calls(model)
     if unknown := uncounted(graph):
         logger.warning("MACs of layers of unknown kinds are not counted: %s", ", ".join(unknown))
     shapes = graph.shapes_at(height_px, width_px)
-    positions: dict[int, int] = {}  # id of a layer -> output positions over all its calls
+    macs: dict[int, int] = {}  # id of a layer -> multiply-accumulates over all its calls
     found: dict[int, Any] = {}
     for call in graph.calls:
         found[id(call.layer)] = call.layer
-        positions[id(call.layer)] = positions.get(id(call.layer), 0) + positions_of(call, shapes)
+        met = sum(prod(kernel.shape) * positions_of(call, shapes, kernel) for kernel in kernels(call.layer))
+        macs[id(call.layer)] = macs.get(id(call.layer), 0) + met
     return [
         LayerCost(
             graph.names[number],
             sum(prod(weight.shape) for weight in _learned(layer.weights)),
-            positions[number] * sum(prod(kernel.shape) for kernel in kernels(layer)),
+            macs[number],
         )
         for number, layer in found.items()
         if isinstance(layer, keras.Layer) and (_learned(layer.weights) or kernels(layer))
@@ -96,12 +97,18 @@ def uncounted(calls: Calls) -> list[str]:
     ]
 
 
-def positions_of(call: Call, shapes: list[Shape]) -> int:
+def positions_of(call: Call, shapes: list[Shape], kernel: Any) -> int:
     """How often one image meets a kernel: at each output position, or each input position of a transposed convolution.
 
     Positions are the product of [B, ..., channels] without its ends. What a transposed convolution cuts off again
-    (padding "same") counts. A recurrent layer meets both of its kernels at each step.
+    (padding "same") counts. A recurrent layer meets both of its kernels at each step, attention those of its keys and
+    values at each position of these.
     """
+    if isinstance(call.layer, layers.MultiHeadAttention):
+        of_query = kernel is call.layer.query_dense.kernel or kernel is call.layer.output_dense.kernel
+        args, kwargs = call.arguments(dict(enumerate(shapes)))
+        given = {**dict(zip(("query", "value"), args, strict=False)), **kwargs}
+        return prod(size or 0 for size in given["query" if of_query else "value"][1:-1])
     shape = shapes[(call.inputs if isinstance(call.layer, (*TRANSPOSED, *RECURRENT)) else call.outputs)[0]]
     return prod(size or 0 for size in shape[1:-1])
 
@@ -112,6 +119,8 @@ def kernels(layer: Any) -> list[keras.Variable]:
         return [layer.depthwise_kernel, layer.pointwise_kernel]
     if isinstance(layer, RECURRENT):
         return [layer.cell.kernel, layer.cell.recurrent_kernel]
+    if isinstance(layer, layers.MultiHeadAttention):
+        return [dense.kernel for dense in (layer.query_dense, layer.key_dense, layer.value_dense, layer.output_dense)]
     return [layer.kernel] if isinstance(layer, _ONE_KERNEL) else []
 
 

@@ -182,9 +182,9 @@ def _weight_rows(graph: ChannelGraph, placed: list[PlacedSet], height_px: int, w
         counts = np.bincount(set_of[graph.class_of[numbers]], minlength=len(placed) + 1)
         return counts[:-1] // sizes[:-1], int(counts[-1])
 
-    calls: dict[int, dict[int, int]] = {}  # id of a layer -> position of each of its calls -> output positions
+    calls: dict[int, list[int]] = {}  # id of a layer -> positions of its calls
     for position, step in enumerate(graph.steps):
-        calls.setdefault(id(step.layer), {})[position] = positions_of(step.call, shapes)
+        calls.setdefault(id(step.layer), []).append(position)
     rows = []
     for layer in {id(step.layer): step.layer for step in graph.steps if isinstance(step.layer, keras.Layer)}.values():
         multiplied = {id(weight) for weight in kernels(layer)}
@@ -194,7 +194,10 @@ def _weight_rows(graph: ChannelGraph, placed: list[PlacedSet], height_px: int, w
             described = weight_axes(layer, port.inward, port.outward)
         for weight, axes in described:
             constant = prod(size for number, size in enumerate(weight.shape) if number not in axes)
-            positions = {at: count * (id(weight) in multiplied) for at, count in calls[id(layer)].items()}
+            met = id(weight) in multiplied
+            positions = {
+                at: positions_of(graph.steps[at].call, shapes, weight) if met else 0 for at in calls[id(layer)]
+            }
             first, second, *_ = [*(axis(numbers) for numbers in axes.values()), none, none]
             rows.append(_WeightRow(layer.name, constant, is_learned(weight), positions, (first, second)))
     return rows

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lib.arrays import BoolArray, FloatArray, IntArray
 from lib.pruning.graph.calls import Call
 from lib.pruning.graph.flow import Flow, Step
-from lib.pruning.graph.kinds import RECURRENT, SEPARABLE, has_factors, own_kind
+from lib.pruning.graph.kinds import CLOSED, RECURRENT, SEPARABLE, has_factors, own_kind
 from lib.pruning.graph.sets import Mode, SetMap
 from lib.pruning.graph.weights import filters_of, scale_and_offset
 
@@ -108,7 +108,7 @@ def silent_slots(placed: SetMap, facts: Facts) -> BoolArray:
 
 
 def _looks(step: Step, mode: Mode) -> bool:
-    if step.kind in ("make", "opaque"):
+    if step.kind in ("make", *CLOSED):
         return True
     if mode == "removable":  # what a sum, a product or an activation makes of a set's channels is the set's still
         return False
@@ -128,7 +128,7 @@ def _behind(
     match step.kind:
         case "make" if step.mixes and rule != "filter":
             return np.full(channels, np.nan)
-        case "opaque":
+        case "opaque" | "heads":
             return np.full(channels, np.nan)
         case "make" | "depthwise" if rule == "filter":
             silent = ~filters_of(layer).reshape(-1, channels).any(axis=0)

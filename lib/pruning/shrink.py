@@ -103,8 +103,12 @@ class _Rebuild:
     def _copy(self, step: Step, changes: dict[str, Any] | None = None) -> Any:
         layer = step.layer
         if id(layer) not in self.copies:
-            kept = self._kept(self.graph.channels[step.call.outputs[0]])
-            sizes = {} if step.kind == "move" else resized(layer, step.kind, len(kept), int(kept.sum()))
+            heads = step.kind == "heads"
+            kept = self._kept(
+                self.graph.ports[id(layer)].outward if heads else self.graph.channels[step.call.outputs[0]]
+            )
+            kind = "make" if heads else step.kind
+            sizes = {} if kind == "move" else resized(layer, kind, len(kept), int(kept.sum()))
             self.copies[id(layer)] = copied(layer, **{**sizes, **(changes or {})})
         return self.copies[id(layer)]
 

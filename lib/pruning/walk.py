@@ -115,6 +115,7 @@ class Walk:
         self.touched = dict.fromkeys(self.graph.calls.inputs, False)
         for step in self.steps:
             gone = any(not self.kept(number).all() or self.touched[number] for number in step.call.inputs)
+            gone |= step.kind == "heads" and bool(silenced.off[id(step.layer)].any())
             self.touched.update(dict.fromkeys(step.call.outputs, gone))
         self.order = self._order()
         self.when = {position: turn for turn, position in enumerate(self.order)}

@@ -252,6 +252,19 @@ def _heads(x: Any) -> Any:
     return layers.Dense(4)(ops.matmul(ops.softmax(ops.matmul(q, ops.transpose(k, (0, 2, 1)))), v))
 
 
+def _shared(x: Any) -> Any:
+    """A layer that reads channels in one place and positions in another stays as it is."""
+    shared = layers.Dense(8)
+    x = _conv(4)(x)
+    y = layers.Permute((1, 3, 2))(_conv(3)(x))
+    return layers.Concatenate(axis=2)([shared(_conv(8)(x)), shared(y)])
+
+
+def _resized(x: Any) -> Any:
+    x = layers.Resizing(12, 12)(_conv(4)(x))
+    return _conv(3)(keras.ops.image.resize(x, (6, 6)))
+
+
 def _normalised(x: Any) -> Any:
     return _conv(4)(ops.normalize(_conv(5)(x), axis=-1))
 
@@ -270,6 +283,8 @@ OPERATIONS: dict[Body, int] = {
     _taken: 4,
     _pixel_shuffle: 7,
     _heads: 8,
+    _shared: 4,
+    _resized: 7,
     _normalised: 9,
 }
 

@@ -16,7 +16,7 @@ from lib.arrays import BoolArray, IntArray
 from lib.errors import ConfigError, ModelError
 from lib.pruning.graph.calls import Calls
 from lib.pruning.graph.flow import Flow, Ports, Step
-from lib.pruning.graph.kinds import SUPPORTED, WEIGHTED
+from lib.pruning.graph.kinds import CLOSED, SUPPORTED, WEIGHTED
 
 __all__ = ["BoolArray", "ChannelGraph", "IntArray", "Ports", "Step"]
 
@@ -64,6 +64,11 @@ class ChannelGraph:
                     f"alone what touches it, add {step.layer.name!r} to `protected`"
                 )
             self._judge(step)
+        for step in self.steps:  # followed in one of its calls and not in another
+            port = self.ports.get(id(step.layer))
+            if step.kind == "opaque" and port is not None and getattr(step.layer, "weights", None):
+                ends = [port.outward] if port.inward is None else [port.inward, port.outward]
+                self._fix(ends, f"{step.layer.name} is used in several places, and cannot be followed in one of them")
         for number in self.calls.outputs:
             self._fixed.append((self.channels[number], "reaches the output"))
         ties = self.flow.ties or [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
@@ -95,7 +100,7 @@ class ChannelGraph:
         found = set()
         for position, step in reversed(list(enumerate(self.steps))):
             outputs = set(step.call.outputs)
-            if step.kind in WEIGHTED or outputs & seen_by_makers:
+            if step.kind in (*WEIGHTED, "heads") or outputs & seen_by_makers:
                 seen_by_makers.update(step.call.inputs)
             else:
                 found.add(position)
@@ -106,7 +111,7 @@ class ChannelGraph:
         plain = set(self.calls.inputs)
         found = set()
         for position, step in enumerate(self.steps):
-            if step.kind not in WEIGHTED and plain.issuperset(step.call.inputs):
+            if step.kind not in (*WEIGHTED, "heads") and plain.issuperset(step.call.inputs):
                 plain.update(step.call.outputs)
                 found.add(position)
         return found
@@ -126,11 +131,13 @@ class ChannelGraph:
         ins = [self.channels[number] for number in call.inputs]
         noises = [self._noisy[number] for number in call.inputs]
         guarded = id(layer) in self.guarded
-        if guarded or step.kind == "opaque":
+        if guarded or step.kind in CLOSED:
             self._fix(ins, f"{layer.name} is protected" if guarded else f"{layer.name} {step.why}")
-        if step.kind == "opaque":
+        if step.kind in CLOSED:
             for number in call.outputs:
                 self._source(number, f"{layer.name} makes it")
+            if guarded and step.kind == "heads":
+                self._fix([self.ports[id(layer)].outward], f"{layer.name} is protected")
             return
         self._fix([self.channels[n] for n in step.beside], f"{layer.name} spreads it over all channels of another")
         match step.kind:

@@ -11,7 +11,12 @@ from lib.pruning.graph.calls import Call, Calls
 
 def copied(layer: Any, **changes: Any) -> Any:
     """A new layer (or bare operation) of the same configuration but for these changes, without weights yet."""
-    return type(layer).from_config({**layer.get_config(), **changes})
+    try:
+        return type(layer).from_config({**layer.get_config(), **changes})
+    except NotImplementedError:  # a bare operation that was given an array; it has no state
+        if changes or isinstance(layer, keras.Layer):
+            raise
+        return layer
 
 
 def give_weights(copy: Any, values: Sequence[FloatArray]) -> None:

@@ -10,7 +10,7 @@ from keras import layers
 
 from lib.arrays import BoolArray, IntArray
 from lib.pruning.graph.calls import Call, Calls
-from lib.pruning.graph.kinds import MAKERS, Kind, Reading, kind_of
+from lib.pruning.graph.kinds import CLOSED, MAKERS, Kind, Reading, kind_of
 from lib.pruning.graph.moves import Moved, moved, narrowed, same_move
 from lib.pruning.graph.operations import reading_of
 
@@ -54,7 +54,7 @@ class Ports:
     """A layer's ends: the numbers of the channels that its weights' axes run over (those of its first call).
 
     Attributes:
-        inward: None for a layer of several inputs.
+        inward: None for a layer of several inputs; of attention both ends are its heads.
 
     """
 
@@ -118,9 +118,12 @@ class Flow:
             found = found if places else Reading("opaque")
             index = tuple(one.index for one in places)
         step = Step(call, found.kind, found.main, found.keeps, found.mixes, found.why, found.refused, index)
-        if step.kind == "opaque":
+        if step.kind in CLOSED:
             for number in call.outputs:
                 self._source(number)
+            if step.kind == "heads" and id(call.layer) not in self.ports:
+                heads = self._new(call.layer.num_heads)
+                self.ports[id(call.layer)] = Ports(call.layer, "make", heads, heads)
         else:
             out = call.outputs[0]
             if step.kind != "move":
@@ -166,6 +169,9 @@ class Flow:
 
     def _moved(self, call: Call) -> list[Moved]:
         numbers = np.concatenate([self.channels[number] for number in dict.fromkeys(call.inputs)])
+        known = self.ports.get(id(call.layer))
+        if known is not None and known.inward is not None and len(known.inward) == len(numbers):
+            self._tie(known.inward, numbers)
         places = moved(call, self.calls.shapes, self.axes, numbers)
         for number, one in zip(call.outputs, places or [], strict=False):
             ids = numbers[one.index]

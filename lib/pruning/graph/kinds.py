@@ -32,8 +32,10 @@ from lib.pruning.graph.calls import Call, Shape
 #            other way in which zeros make a zero (maxima, maps one after another along another axis)
 # join       channels of the operands, one after another move       values change their places and nothing else
 # opaque     not known, or no channel could go exactly: what goes in or comes out stays
-Kind = Literal["make", "depthwise", "norm", "pass", "l2norm", "sum", "product", "join", "move", "opaque"]
+# heads      the same; but of what is inside, whole heads of attention, some may go
+Kind = Literal["make", "depthwise", "norm", "pass", "l2norm", "sum", "product", "join", "move", "opaque", "heads"]
 MAKERS = ("make", "depthwise")
+CLOSED = ("opaque", "heads")
 WEIGHTED = ("make", "depthwise", "norm")  # kinds whose weights are masked
 
 _OWN = ("pass", "l2norm", "sum", "product", "join", "opaque")  # what a layer may say of itself
@@ -60,6 +62,7 @@ _OVER_POSITIONS = (
     *(layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D),
     *(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D),
     layers.PReLU,
+    layers.Resizing,
 )
 _SUMS = (layers.Add, layers.Subtract, layers.Average, layers.Maximum, layers.Minimum)
 _MOVES = (layers.Flatten, layers.Permute, layers.RepeatVector)
@@ -164,10 +167,13 @@ def kind_of(call: Call, shapes: list[Shape], axes: Mapping[int, int]) -> Reading
     """
     layer = call.layer
     if (own := own_kind(layer)) is not None:
-        return _own_reading(own[0], [shapes[number] for number in (*call.inputs, *call.outputs)])
+        last = all(axes[number] == len(shapes[number]) - 1 for number in call.inputs)
+        return _own_reading(own[0] if last else "opaque", [shapes[number] for number in (*call.inputs, *call.outputs)])
     if not type(layer).__module__.startswith("keras.src.layers.") or type(layer).__name__ in _FOREIGN:
         return Reading("opaque", refused=True)
     opaque = Reading("opaque", why=_WHY.get(type(layer).__name__, "reads it"))
+    if type(layer) is layers.MultiHeadAttention and not getattr(layer, "quantization_mode", None):
+        return Reading("heads", why=opaque.why) if len(call.outputs) == 1 else opaque
     if len(call.outputs) != 1 or not call.inputs:
         return opaque
     shape, out = shapes[call.inputs[0]], shapes[call.outputs[0]]
@@ -222,7 +228,7 @@ def _kind_along_last(layer: Any, shape: Shape) -> Kind | None:
     """Of a layer of one input [B, ..., channels] that is none of those that act on each value."""
     kind = type(layer)
     if kind in _OVER_POSITIONS:
-        return "pass"
+        return None if getattr(layer, "pad_to_aspect_ratio", False) else "pass"
     if kind is layers.GroupNormalization:
         return "norm" if layer.axis in (-1, len(shape) - 1) else None
     if kind in (layers.UnitNormalization, layers.RMSNormalization):

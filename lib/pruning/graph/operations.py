@@ -1,7 +1,6 @@
 """What bare Keras operations (`x + y`, `keras.ops.relu(x)`, `x[..., :8]`) do to channels."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import keras
 import numpy as np
@@ -20,7 +19,7 @@ _SUMS = frozenset(("Add", "Subtract", "Maximum", "Minimum", "Fmax", "Fmin"))
 _PRODUCTS = frozenset(("Multiply", "Divide", "TrueDivide"))
 _BY_VALUE = frozenset(_ALONE.split(" ")) | _SUMS | _PRODUCTS
 _OVER_POSITIONS = frozenset(("Mean", "Max", "Min", "Amax", "Amin", "Sum", "Var", "Std"))
-_POOLS = frozenset(("MaxPool", "AveragePool"))
+_POOLS = frozenset(("MaxPool", "AveragePool", "Resize"))
 _ORDER = ("Reshape", "Transpose", "Moveaxis", "Swapaxes", "Stack", "ExpandDims", "Squeeze", "Flip", "Concatenate")
 _CHOICE = ("GetItem", "Split", "ArraySplit", "Take", "Repeat", "Tile", "BroadcastTo")
 _MOVES = frozenset(_ORDER + _CHOICE)
@@ -46,7 +45,8 @@ def reading_of(call: Call, shapes: list[Shape], axes: Mapping[int, int]) -> Read
         found = _reduced(call, shapes, axes)
     elif name in _POOLS:
         first = getattr(call.layer, "data_format", None) == "channels_first"
-        found = None if first or not _last(call.inputs[0], shapes, axes) else Reading("pass")
+        padded = getattr(call.layer, "pad_to_aspect_ratio", False)
+        found = None if first or padded or not _last(call.inputs[0], shapes, axes) else Reading("pass")
     elif name == "Normalize":
         along = call.layer.axis in (-1, len(shapes[call.inputs[0]]) - 1) and _last(call.inputs[0], shapes, axes)
         found = Reading("l2norm") if along and call.layer.order == 2 else None
@@ -70,14 +70,11 @@ def _one_tensor(call: Call, shapes: list[Shape], axes: Mapping[int, int]) -> Rea
     from_end = axis - len(shape)
     if len(out) < -from_end or out[from_end] != shape[axis] or -from_end >= len(out):
         return None
-    zeros = keras.ops.zeros(tuple(size or 1 for size in shape), keras.backend.standardize_dtype(_dtype(call)))
+    ones = tuple(shape[axis] if at == axis else 1 for at in range(len(shape)))
+    zeros = keras.ops.zeros(ones, keras.backend.standardize_dtype(call.node.input_tensors[0].dtype))
     args, kwargs = call.arguments({number: zeros})
     made = np.asarray(call.layer(*args, **kwargs), np.float64)
     return Reading("pass", keeps=not made.any()) if np.isfinite(made).all() else None
-
-
-def _dtype(call: Call) -> Any:
-    return call.node.input_tensors[0].dtype
 
 
 def _two_tensors(call: Call, shapes: list[Shape], axes: Mapping[int, int]) -> Reading | None:

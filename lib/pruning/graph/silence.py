@@ -6,7 +6,7 @@ import numpy as np
 
 from lib.errors import ConfigError
 from lib.pruning.graph.channels import BoolArray, ChannelGraph, Step
-from lib.pruning.graph.kinds import WEIGHTED, drops_operands, has_factors
+from lib.pruning.graph.kinds import CLOSED, WEIGHTED, drops_operands, has_factors
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,14 @@ def silence(graph: ChannelGraph, masked: BoolArray) -> Silence:
     off: dict[int, BoolArray] = {}
     for step in graph.steps:
         ins = [states[number] for number in step.call.inputs]
-        if step.kind == "opaque":
+        if step.kind in CLOSED:
             if any(state.idle.any() for state in ins):
                 raise _cannot(step, "reads channels of which nothing would be left")
             states.update({number: _State.lively(len(graph.channels[number])) for number in step.call.outputs})
+            if step.kind == "heads":
+                off[id(step.layer)] = masked[graph.class_of[graph.ports[id(step.layer)].outward]]
+                if off[id(step.layer)].all():
+                    raise _cannot(step, "would have no head left")
             continue
         if step.kind == "move":
             states.update(_moved(step, {number: states[number] for number in step.call.inputs}))
@@ -85,7 +89,9 @@ def silence(graph: ChannelGraph, masked: BoolArray) -> Silence:
     for number in graph.calls.inputs:
         alive[graph.class_of[graph.channels[number]]] = True
     for step in (graph.steps[position] for position in left):
-        if step.kind in ("make", "depthwise", "opaque"):
+        if step.kind == "heads":
+            alive[graph.class_of[graph.ports[id(step.layer)].outward[~off[id(step.layer)]]]] = True
+        if step.kind in ("make", "depthwise", *CLOSED):
             for number in step.call.outputs:
                 alive[graph.class_of[graph.channels[number][~states[number].idle]]] = True
     used = {id(graph.steps[position].layer) for position in left}

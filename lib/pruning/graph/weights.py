@@ -11,7 +11,14 @@ from lib.arrays import FloatArray, IntArray
 from lib.pruning.graph.kinds import DEPTHWISE, RECURRENT, SEPARABLE, TRANSPOSED, Kind, by_channel, has_factors, own_kind
 
 # Where a layer's configuration says how many channels it makes.
-_SIZE_KEYS = {"Dense": "units", "Embedding": "output_dim", "LSTM": "units", "GRU": "units", "SimpleRNN": "units"}
+_SIZE_KEYS = {
+    "Dense": "units",
+    "Embedding": "output_dim",
+    "LSTM": "units",
+    "GRU": "units",
+    "SimpleRNN": "units",
+    "MultiHeadAttention": "num_heads",
+}
 _GATES = {"LSTM": 4, "GRU": 3, "SimpleRNN": 1}
 
 
@@ -33,6 +40,11 @@ def _axes(layer: Any, weight: keras.Variable, inward: Any, outward: Any) -> dict
     rank = len(weight.shape)
     if weight.name == "seed_generator_state":
         return {}
+    if isinstance(layer, layers.MultiHeadAttention):
+        last = layer.output_dense
+        if weight is last.kernel:
+            return {0: outward}
+        return {} if weight is last.bias else {rank - 2: outward}
     if isinstance(layer, RECURRENT):
         gates = np.tile(outward, _GATES[type(layer).__name__])
         if weight.name == "recurrent_kernel":
@@ -60,6 +72,12 @@ def _kernel_axes(layer: Any, kernel: keras.Variable, inward: Any, outward: Any) 
 
 def filters_of(layer: Any) -> FloatArray:
     """The kernel that makes a layer's channels, [..., channels], float64."""
+    if isinstance(layer, layers.MultiHeadAttention):  # a head's values, and what becomes of them
+        ends = (
+            np.swapaxes(layer.value_dense.kernel, -1, -2),
+            np.moveaxis(np.asarray(layer.output_dense.kernel), 0, -1),
+        )
+        return np.concatenate([end.reshape(-1, layer.num_heads) for end in ends]).astype(np.float64)
     if isinstance(layer, layers.Embedding):
         return np.asarray(layer.embeddings, np.float64)
     if isinstance(layer, RECURRENT):
@@ -84,6 +102,10 @@ def written(layer: Any, kind: Kind) -> list[tuple[keras.Variable, IntArray]]:
         first = "gamma" if layer.scale else "moving_mean"
         found = [getattr(layer, name, None) for name in (first, "beta")]
         return [(weight, np.arange(weight.shape[-1])) for weight in found if weight is not None]
+    if isinstance(layer, layers.MultiHeadAttention):
+        value = layer.value_dense
+        heads = np.arange(layer.num_heads)[:, None]
+        return [(weight, heads) for weight in (value.kernel, value.bias) if weight is not None]
     if isinstance(layer, layers.Embedding):
         return [(layer.embeddings, np.arange(layer.output_dim))]
     if isinstance(layer, RECURRENT):
