@@ -21,6 +21,7 @@ from lib.runs.wiring import (
 from lib.training.distillation import DistillationSettings
 from lib.training.optimizer import OptimizerSettings
 from tests.detectors import random_dsfd, small_detector
+from tests.networks import lively
 
 
 def test_eresfds_settings_reach_the_model() -> None:
@@ -62,20 +63,20 @@ def test_dsfds_settings_reach_the_model() -> None:
     assert [spec.scales for spec in shots(chosen_model(config)).values()] == [(1.0, 0.5)]
 
 
-def test_a_pretrained_model_goes_first(tmp_path: Path, lively_model: keras.Model) -> None:
-    save(lively_model, tmp_path / "m.keras")
+def test_a_pretrained_model_goes_first(tmp_path: Path) -> None:
+    save(small_detector(), tmp_path / "m.keras")
     config = Config()
     config.MODEL.net_structure = "vgg_16"
     config.MODEL.pretrained_model = str(tmp_path / "m.keras")
-    assert chosen_model(config).name == "eresfd"
+    assert chosen_model(config).name == "small"
 
 
 @pytest.mark.parametrize("from_file", [False, True])
-def test_locked_batch_normalisations(tmp_path: Path, lively_model: keras.Model, from_file: bool) -> None:
+def test_locked_batch_normalisations(tmp_path: Path, rng: np.random.Generator, from_file: bool) -> None:
     config = Config()
     config.MODEL.lock_basenet_bn = True
     if from_file:
-        save(lively_model, tmp_path / "m.keras")
+        save(lively(small_detector(), rng), tmp_path / "m.keras")
         config.MODEL.pretrained_model = str(tmp_path / "m.keras")
     model = chosen_model(config)
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
