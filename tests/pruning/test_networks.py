@@ -131,6 +131,37 @@ def _text() -> keras.Model:
     return keras.Model(words, layers.Dense(2)(layers.GlobalMaxPooling1D()(x)))
 
 
+def _masked_text() -> keras.Model:
+    words = keras.Input((8,), dtype="int32")
+    x = layers.Embedding(10, 6, mask_zero=True, name="embedding")(words)
+    x = layers.GRU(5, return_sequences=True, name="gru")(x)
+    return keras.Model(words, layers.Dense(2)(layers.LSTM(4, name="lstm")(x)))
+
+
+def _autoencoder() -> keras.Model:
+    image = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, 2, padding="same", activation="relu", name="encode")(image)
+    x = layers.Dense(5, name="code")(layers.Flatten()(x))
+    x = layers.Reshape((4, 4, 6))(layers.Dense(96, activation="relu", name="decode")(x))
+    return keras.Model(image, layers.Conv2DTranspose(3, 3, 2, padding="same", name="image")(x))
+
+
+def _super_resolution() -> keras.Model:
+    """Shi et al., arXiv 1609.05158: a pixel of the larger map is a channel of the smaller."""
+    image = keras.Input((6, 6, 3))
+    x = ops.nn.depth_to_space(layers.Conv2D(16, 3, padding="same", name="features")(image), 2)
+    return keras.Model(image, layers.Conv2D(3, 3, padding="same", name="image")(x))
+
+
+def _split_blocks() -> keras.Model:
+    """A cross-stage block: half passes, half goes on, and all that was made on the way is joined."""
+    image = keras.Input((8, 8, 3))
+    parts = list(ops.split(_conv(image, 8, "stem"), 2, axis=-1))
+    for block in range(2):
+        parts.append(parts[-1] + _conv(_conv(parts[-1], 3, f"in{block}"), 4, f"out{block}"))
+    return keras.Model(image, layers.Dense(2)(ops.concatenate(parts, axis=-1)))
+
+
 def _gated() -> keras.Model:
     """A gated linear unit of slices, and a gate over channels."""
     image = keras.Input((8, 8, 3))
@@ -153,6 +184,10 @@ NETWORKS: dict[Callable[[], keras.Model], int] = {
     _shufflenet: 26,
     _group_norm_resnet: 8,
     _text: 11,
+    _masked_text: 15,
+    _autoencoder: 15,
+    _super_resolution: 4,
+    _split_blocks: 14,
     _gated: 15,
 }
 

@@ -10,7 +10,7 @@ from keras import layers
 
 from lib.arrays import BoolArray, IntArray
 from lib.pruning.graph.calls import Call, Calls
-from lib.pruning.graph.kinds import CLOSED, MAKERS, Kind, Reading, kind_of
+from lib.pruning.graph.kinds import CLOSED, MAKERS, WEIGHTED, Kind, Reading, kind_of
 from lib.pruning.graph.moves import Moved, moved, narrowed, same_move
 from lib.pruning.graph.operations import reading_of
 
@@ -131,7 +131,8 @@ class Flow:
                 rank, source = len(self.calls.shapes[out]), step.source
                 same_end = rank - len(self.calls.shapes[source]) + self.axes[source]
                 self.axes[out] = rank - 1 if step.kind in MAKERS else same_end if found.axis is None else found.axis
-            inward = self.channels[call.inputs[0]] if len(call.inputs) == 1 else None
+            one = len(call.inputs) == 1 or step.kind in WEIGHTED
+            inward = self.channels[call.inputs[0]] if one else None
             self.ports.setdefault(id(call.layer), Ports(call.layer, step.kind, inward, self.channels[out]))
         return step
 

@@ -182,7 +182,7 @@ def kind_of(call: Call, shapes: list[Shape], axes: Mapping[int, int]) -> Reading
     if any(len(shapes[number]) < 2 or shapes[number][axes[number]] is None for number in call.inputs):
         return opaque
     kind: Kind | None = None
-    if len(call.inputs) > 1 or type(layer) in (*_SUMS, layers.Multiply, layers.Concatenate):
+    if len(call.inputs) - _masked(call) > 1 or type(layer) in (*_SUMS, layers.Multiply, layers.Concatenate):
         return _reading_of_merge(layer, call, shapes, axes) or opaque
     if acts_alone(layer):
         kind = "pass"
@@ -198,6 +198,13 @@ def kind_of(call: Call, shapes: list[Shape], axes: Mapping[int, int]) -> Reading
     if kind == "make" and not acts_on_each_value(layer.activation):
         return Reading("make", keeps=False, mixes=True)
     return Reading(kind, keeps=keeps_zero(layer)) if kind else opaque
+
+
+def _masked(call: Call) -> bool:
+    """Whether the last tensor that a layer of one input is given says which of its positions count."""
+    mask = call.node.arguments.kwargs.get("mask")
+    taking = (layers.BatchNormalization, layers.GlobalAveragePooling1D, *RECURRENT)
+    return isinstance(mask, keras.KerasTensor) and type(call.layer) in taking and len(call.inputs) == 2
 
 
 def _own_reading(kind: Kind, shapes: list[Shape]) -> Reading:

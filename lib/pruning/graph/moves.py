@@ -106,7 +106,7 @@ def _read(call: Call, values: IntArray, shape: Shape, numbers: IntArray, before:
             values = values.take([0], one)
     if values.size > 1 << 22:
         return None
-    return Moved(along + 1, values.reshape(-1, values.shape[-1]))
+    return Moved(along + 1, np.unique(values.reshape(-1, values.shape[-1]), axis=0))
 
 
 def _adaptable(call: Call, shapes: list[Shape], axes: Mapping[int, int]) -> bool:
@@ -194,11 +194,8 @@ def same_move(
     for number, rows, values in zip(call.outputs, index, made, strict=True):
         if not kept[number].any():
             continue
-        wanted = places[rows[:, kept[number]]]
+        wanted = np.unique(places[rows[:, kept[number]]], axis=0)
         got = np.moveaxis(values[0], axes[number] - 1, -1)
-        for one in range(got.ndim - 1):
-            if (got == got.take([0], one)).all():
-                got = got.take([0], one)
-        if got.reshape(-1, got.shape[-1]).shape != wanted.shape or (got.reshape(wanted.shape) != wanted).any():
+        if not np.array_equal(np.unique(got.reshape(-1, got.shape[-1]), axis=0), wanted):
             return False
     return True

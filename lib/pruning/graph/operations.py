@@ -22,7 +22,8 @@ _OVER_POSITIONS = frozenset(("Mean", "Max", "Min", "Amax", "Amin", "Sum", "Var",
 _POOLS = frozenset(("MaxPool", "AveragePool", "Resize"))
 _ORDER = ("Reshape", "Transpose", "Moveaxis", "Swapaxes", "Stack", "ExpandDims", "Squeeze", "Flip", "Concatenate")
 _CHOICE = ("GetItem", "Split", "ArraySplit", "Take", "Repeat", "Tile", "BroadcastTo")
-_MOVES = frozenset(_ORDER + _CHOICE)
+_BLOCKS = ("DepthToSpace", "SpaceToDepth")
+_MOVES = frozenset(_ORDER + _CHOICE + _BLOCKS)
 
 
 def reading_of(call: Call, shapes: list[Shape], axes: Mapping[int, int]) -> Reading:
