@@ -81,16 +81,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table, each row as soon as it is known; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=0.4)
-    parser.add_argument("--only", default="*", help="pattern of names")
+    parser.add_argument("--only", nargs="+", default=["*"], help="patterns of names, in the order of the rows")
     parser.add_argument("--side", type=int, default=96, help="input height and width, px")
     options = parser.parse_args(arguments)
     rows = []
-    for name, make in networks().items():
-        if fnmatchcase(name, options.only):
-            rows.append(row(name, make, options.rate, options.side))
-            sys.stderr.write(" | ".join(rows[-1]) + "\n")
-            keras.backend.clear_session()
-            gc.collect()
+    known = networks()
+    for name in dict.fromkeys(name for pattern in options.only for name in known if fnmatchcase(name, pattern)):
+        rows.append(row(name, known[name], options.rate, options.side))
+        sys.stderr.write(" | ".join(rows[-1]) + "\n")
+        keras.backend.clear_session()
+        gc.collect()
     print(markdown_table(HEADERS, rows))
     return 0
 

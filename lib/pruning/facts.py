@@ -185,7 +185,7 @@ def _behind_groups(norm: Any, zero: BoolArray) -> FloatArray:
 def _behind_maker(step: Step, zero: BoolArray, negligible: float) -> FloatArray:
     """A maker's channel is the activation of its bias if its filter is zero wherever its input is not."""
     layer = step.layer
-    filters = np.abs(filters_of(layer))
+    filters = np.abs(filters_of(layer, None))
     filters = filters > negligible * filters.max(initial=0)
     unused = ~filters.any(axis=tuple(range(filters.ndim - 1)))
     if isinstance(layer, keras.layers.Embedding):

@@ -9,7 +9,7 @@ from lib.errors import DataError
 from lib.models.layers import WeightedFusion
 from lib.pruning import Masks, channel_sets, largest_difference, plan, recalibrate, repair, shrink
 from tests.detectors import random_detector, random_dsfd, small_detector
-from tests.networks import copy_of, lively
+from tests.networks import copy_of, lively, randomised
 
 
 def _images(count: int = 6, side: int = 32, seed: int = 0) -> list[Any]:
@@ -198,3 +198,20 @@ def test_moving_statistics_go_on_as_training_would() -> None:
         other(batch, training=True)
     for ours, theirs in zip(one.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_layers_without_a_rule_are_left_and_named_and_operations_are_put_for_fewer_channels() -> None:
+    image = keras.Input((16, 16, 3))
+    x = layers.Conv2D(8, 3, padding="same", name="first")(image)
+    x = x[..., :4] * keras.ops.sigmoid(x[..., 4:]) * np.linspace(0.5, 1.5, 4, dtype=np.float32)
+    x = layers.Conv2DTranspose(6, 2, strides=2, activation="relu", name="up")(x)
+    x = layers.GroupNormalization(3, name="groups")(x)
+    model = randomised(keras.Model(image, layers.Conv2D(4, 1, name="out")(x)), np.random.default_rng(0))
+    masks = plan(model, 0.4)
+    small = shrink(model, masks)
+    images = np.random.default_rng(1).normal(0, 1, (4, 16, 16, 3)).astype(np.float32)
+    before = largest_difference(model, small, images)
+    report = repair(model, small, masks, [images])
+    assert [layer.name for layer in report.layers] == ["out"]
+    assert report.left == ("up", "groups")
+    assert largest_difference(model, small, images) < before

@@ -70,20 +70,20 @@ def _kernel_axes(layer: Any, kernel: keras.Variable, inward: Any, outward: Any) 
     return {last - 1: inward[: kernel.shape[-2]], last: outward}  # of a grouped one, the first group stands for all
 
 
-def filters_of(layer: Any) -> FloatArray:
-    """The kernel that makes a layer's channels, [..., channels], float64."""
+def filters_of(layer: Any, dtype: Any = np.float64) -> FloatArray:
+    """The kernel that makes a layer's channels, [..., channels]."""
     if isinstance(layer, layers.MultiHeadAttention):  # a head's values, and what becomes of them
         ends = (
             np.swapaxes(layer.value_dense.kernel, -1, -2),
             np.moveaxis(np.asarray(layer.output_dense.kernel), 0, -1),
         )
-        return np.concatenate([end.reshape(-1, layer.num_heads) for end in ends]).astype(np.float64)
+        return np.concatenate([end.reshape(-1, layer.num_heads) for end in ends]).astype(dtype)
     if isinstance(layer, layers.Embedding):
-        return np.asarray(layer.embeddings, np.float64)
+        return np.asarray(layer.embeddings, dtype)
     if isinstance(layer, RECURRENT):
         both = np.concatenate([np.asarray(layer.cell.kernel), np.asarray(layer.cell.recurrent_kernel)])
-        return both.reshape(len(both), -1, layer.units).astype(np.float64)
-    values = np.asarray(layer.pointwise_kernel if isinstance(layer, SEPARABLE) else layer.kernel, np.float64)
+        return both.reshape(len(both), -1, layer.units).astype(dtype)
+    values = np.asarray(layer.pointwise_kernel if isinstance(layer, SEPARABLE) else layer.kernel, dtype)
     if isinstance(layer, TRANSPOSED):
         return np.moveaxis(values, -2, -1)
     return values.reshape(*values.shape[:-2], 1, -1) if isinstance(layer, DEPTHWISE) else values
