@@ -46,7 +46,7 @@ config.TRAIN.vis = False  # True: draws samples of the first epoch with their an
 # --- model -------------------------------------------------------------------------------------------------------
 config.MODEL.net_structure = "eresfd"  # or a DSFD: "vgg_16", "resnet_v1_50", "resnet_v1_101", "MobilenetV2"
 config.MODEL.width_mult = 0.0625  # share of 256 channels (published: 0.0625, 92,208 parameters)
-config.MODEL.pretrained_model = ""  # a .keras file, e.g. from tools/import_weights.py; empty: pretrain
+config.MODEL.pretrained_model = ""  # a .keras file, or published weights by name, e.g. "eresfd"; empty: pretrain
 # True: batch normalisations stay as they are (a new DSFD: the backbone's). For a low rate: crops have other statistics.
 config.MODEL.lock_basenet_bn = False
 config.MODEL.model_path = "runs/eresfd_samples"  # run folder: settings, checkpoints (default: "runs/eresfd")

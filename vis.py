@@ -6,11 +6,16 @@ from collections.abc import Sequence
 
 from lib.console import friendly_errors, start_logging
 
+MODEL_HELP = (
+    "a detector in any format, a run folder, or the name of published weights: eresfd (the default), yunet_n, yunet_s, "
+    "bfpgm-original, bfpgm-10 to bfpgm-60; these are fetched once"
+)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draws and reports; returns 1 if some images of a folder could not be used, else 0."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True, help="a detector in any format, or a run folder")
+    parser.add_argument("--model", default="eresfd", help=MODEL_HELP)
     parser.add_argument("--input", required=True, help="an image, a folder of images, a video file or a camera's index")
     parser.add_argument("--output", default="runs/vis", help="folder for the pictures (runs/vis)")
     parser.add_argument("--score_threshold", type=float, default=0.5, help="draw boxes with at least this score (0.5)")

@@ -17,6 +17,7 @@ from lib.detection.formats.keras import KerasNetwork
 from lib.detection.formats.pb import DetectionSettings
 from lib.errors import ConfigError, ModelError
 from lib.geometry.suppression import in_whole_px, nms
+from lib.models.zoo import located
 
 MIN_SIDE_PX = 16
 PADDING = 117  # a middle grey, near the mean that networks subtract
@@ -27,8 +28,8 @@ class FaceDetector:
     """Finds faces with a trained detector.
 
     Args:
-        model: path of a `.keras`, `.pb`, `.tflite` or `.onnx` file or of a SavedModel's folder, or a Keras model
-            already in memory.
+        model: path of a `.keras`, `.pb`, `.tflite` or `.onnx` file or of a SavedModel's folder, the name of published
+            weights (`lib.models.zoo`), or a Keras model already in memory.
         iou_threshold: boxes that overlap a better one by more than this are dropped; None: what a frozen graph was
             made with, otherwise 0.3.
         max_detections: at most so many boxes an image; None: what a frozen graph was made with, otherwise 750.
@@ -49,7 +50,9 @@ class FaceDetector:
         threads: int | None = None,
         landmarks: bool = False,
     ) -> None:
-        self.network: Network = KerasNetwork(model) if isinstance(model, keras.Model) else open_network(model, threads)
+        self.network: Network = (
+            KerasNetwork(model) if isinstance(model, keras.Model) else open_network(located(model), threads)
+        )
         settings = getattr(self.network, "settings", PUBLISHED)
         given: dict[str, Any] = {"iou_threshold": iou_threshold, "max_detections": max_detections}
         settings = replace(settings, **{name: value for name, value in given.items() if value is not None})

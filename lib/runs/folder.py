@@ -20,6 +20,7 @@ from typing import Any, cast
 from lib.config import Config, stage_names
 from lib.errors import ConfigError, ModelError, TrainingError
 from lib.files import is_left_half_written, read_json, read_own, sha256, strangers, write_json
+from lib.models.zoo import located
 from lib.runs.lock import FolderLock
 from lib.runs.state import REMEDY, RunState
 from lib.training.position import Position
@@ -263,12 +264,14 @@ class RunFolder:
 def model_file(path: str | Path) -> Path:
     """The model that a path means: a file or SavedModel itself; of a run folder what its last finished stage left.
 
+    The name of published weights means these (`lib.models.zoo`).
+
     Raises:
-        ModelError: there is nothing, or the folder holds no finished stage.
+        ModelError: there is nothing, or the folder holds no finished stage; published weights cannot be had.
         TrainingError: the folder was written by another version.
 
     """
-    given = Path(path)
+    given = located(path)
     if given.is_file() or (given / "saved_model.pb").is_file():
         return given
     if not given.is_dir():

@@ -14,6 +14,7 @@ from lib.detection.formats.pb import DetectionSettings
 from lib.errors import ConfigError
 from lib.geometry.compensation import Compensation
 from lib.models import anchors_of, build, load
+from lib.models.zoo import located
 from lib.pruning.choice import Choice
 from lib.runs.folder import RunFolder
 from lib.runs.stages.base import Stage
@@ -95,14 +96,15 @@ def workbench(
 def chosen_model(config: Config) -> keras.Model:
     """`MODEL.pretrained_model`, or else a new model of `MODEL.net_structure` with the settings that concern it.
 
-    MODEL.lock_basenet_bn locks every batch normalisation of EResFD, which is all base, and of a model from a file.
+    A bare name is that of published weights (`lib.models.zoo`). MODEL.lock_basenet_bn locks every batch normalisation
+    of EResFD, which is all base, and of a model from a file.
 
     Raises:
         ModelError: the file is no detector, the settings do not go together, or a backbone's weights cannot be had.
 
     """
     if config.MODEL.pretrained_model:
-        model = load(config.MODEL.pretrained_model)
+        model = load(located(config.MODEL.pretrained_model))
         anchors_of(model)  # refuses a model that is no detector
     else:
         model = build(config.MODEL.net_structure, **model_options(config))
@@ -239,7 +241,7 @@ def distillation_settings(config: Config) -> DistillationSettings | None:
             "DISTIL.scores and DISTIL.boxes are both 0, so that DISTIL.teacher has no say; set one of them"
         )
     teacher = config.MODEL.pretrained_model if distil.teacher == "start" else distil.teacher
-    return DistillationSettings(teacher, distil.scores, distil.boxes, distil.temperature, distil.focus)
+    return DistillationSettings(str(located(teacher)), distil.scores, distil.boxes, distil.temperature, distil.focus)
 
 
 def detection_settings(config: Config) -> DetectionSettings:
