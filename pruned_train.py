@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from lib.config import load_config
 from lib.console import friendly_errors, progress_bar, start_logging
@@ -28,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "search" in results:
             print(f"\nshare of the channels that goes, by the search:\n\n{rates_table(results['search'])}")
         print(f"\n{stage_table(results)}\n\nrun folder: {config.MODEL.model_path}")
+        for name, what in (("report.html", "its page"), ("faces.jpg", "faces before and after")):
+            if (file := Path(config.MODEL.model_path) / name).is_file():
+                print(f"{what}: {file}")
     return 0
 
 

@@ -3,24 +3,75 @@
 import io
 import logging
 import os
+import re
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any, Protocol
 
 from lib.errors import ToolkitError
 
+_NATIVE_NOTE = re.compile(r"WARNING: All log messages before absl::|[IW]\d{4} \d\d:\d\d:")
+
 
 def start_logging() -> None:
-    """Shows this toolkit's messages on stderr, hides TensorFlow's start-up notes. To call before importing Keras."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    """Shows this toolkit's messages on stderr, hides TensorFlow's start-up notes. To call before importing Keras.
+
+    With TF_CPP_MIN_LOG_LEVEL set, they are shown as it says.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+        sys.meta_path.insert(0, _QuietImports())
     for stream in (sys.stdout, sys.stderr):  # names of files may be no text at all
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("absl").setLevel(logging.ERROR)
     logging.getLogger("tensorflow").setLevel(logging.WARNING)  # it tells of every export
+
+
+class _QuietImports(MetaPathFinder):
+    """Keeps to themselves what native libraries note while they are loaded, which no setting of theirs does."""
+
+    names = frozenset({"tensorflow", "ai_edge_litert", "tensorflow_model_optimization"})
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(fullname, path, target) if fullname in self.names else None
+        if spec and spec.loader:
+            load = spec.loader.exec_module
+
+            def load_quietly(module: ModuleType) -> None:
+                with without_native_notes():
+                    load(module)
+
+            spec.loader.exec_module = load_quietly  # type: ignore[method-assign]
+        return spec
+
+
+@contextmanager
+def without_native_notes() -> Iterator[None]:
+    """Leaves out what native code notes on stderr meanwhile; all other lines appear at the end."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with tempfile.TemporaryFile() as aside:
+            os.dup2(aside.fileno(), 2)
+            try:
+                yield
+            finally:
+                sys.stderr.flush()
+                os.dup2(kept, 2)
+                aside.seek(0)
+                for line in aside.read().decode(errors="replace").splitlines(keepends=True):
+                    if not _NATIVE_NOTE.match(line):
+                        os.write(2, line.encode())
+    finally:
+        os.close(kept)
 
 
 @contextmanager

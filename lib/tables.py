@@ -91,8 +91,13 @@ def cost_table(report: dict[str, Any]) -> str:
     return f"{table}\n\n" + "\n".join(lines)
 
 
-def removal_table(report: dict[str, Any]) -> str:
-    """The sets and sums of `lib.pruning.removal_report`: channels now and then, and what they will cost."""
+def removal_table(report: dict[str, Any], most: int | None = None) -> str:
+    """The sets and sums of `lib.pruning.removal_report`: channels now and then, and what they will cost.
+
+    Args:
+        most: at most so many sets, those that lose most multiply-accumulates; None: all.
+
+    """
 
     def costs(row: dict[str, Any]) -> list[str]:
         return [
@@ -105,14 +110,24 @@ def removal_table(report: dict[str, Any]) -> str:
     header = ["set", "layers", "channels", "kept", "parameters", "left", "MACs", "left"]
     rows = [
         [row["name"], str(len(row["members"])), str(row["channels"]), str(row["kept"]), *costs(row)]
-        for row in report["sets"]
+        for row in _heaviest(report["sets"], most)
     ]
     total = report["total"]
+    if (hidden := len(report["sets"]) - len(rows)) > 0:
+        rows.append([f"and {hidden} more", *[""] * (len(header) - 1)])
     rows.append(["all others", "", "", "", *costs(report["rest"])])
     channels, kept = (sum(row[key] for row in report["sets"]) for key in ("channels", "kept"))
     rows.append(["sum", "", str(channels), str(kept), *costs(total)])
     shares = [f"{total[name] / total[f'full_{name}']:.2%} of the {label}" for name, label in _COSTS]
     return f"{markdown_table(header, rows)}\n\nleft: {' and '.join(shares)}"
+
+
+def _heaviest(sets: Sequence[dict[str, Any]], most: int | None) -> Sequence[dict[str, Any]]:
+    """The sets that lose most, in their order."""
+    if most is None or len(sets) <= most:
+        return sets
+    losing = sorted(range(len(sets)), key=lambda index: sets[index]["macs"] - sets[index]["full_macs"])[:most]
+    return [sets[index] for index in sorted(losing)]
 
 
 def repair_table(layers: Sequence[dict[str, Any]]) -> str:

@@ -1,9 +1,14 @@
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from lib.console import friendly_errors, progress_bar
+from lib.console import friendly_errors, progress_bar, without_native_notes
 from lib.errors import DataError
+from tests.shared import ROOT
 
 
 def test_toolkit_errors_become_a_message_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,3 +49,21 @@ def test_progress_outside_a_terminal_is_a_line_a_minute(
         "single: 61/1000 images, 1.0/s, 16 min left ",
         "single: 1000/1000 images, 10.0/s, 0 s left ",
     ]
+
+
+def test_notes_of_native_code_are_left_out(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ZeroDivisionError), without_native_notes():
+        os.write(2, b"I0000 00:00:17.1 2 port.cc:153] oneDNN is on\nF0000 00:00:17.1 fatal\nanother line\n")
+        raise ZeroDivisionError
+    assert capfd.readouterr().err == "F0000 00:00:17.1 fatal\nanother line\n"
+
+
+@pytest.mark.parametrize(("asked", "shown"), [({}, False), ({"TF_CPP_MIN_LOG_LEVEL": "0"}, True)])
+def test_noisy_libraries_are_imported_quietly(tmp_path: Path, asked: dict[str, str], shown: bool) -> None:
+    (tmp_path / "tensorflow.py").write_text("import os\nos.write(2, b'I0000 00:00:17.1 noise\\n')\nloaded = True\n")
+    code = "from lib.console import start_logging; start_logging(); import tensorflow; assert tensorflow.loaded"
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]), **asked}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ("noise" in done.stderr) == shown

@@ -37,6 +37,12 @@ def test_removal_table_adds_up() -> None:
     assert cells == ["conv1", "2", "8", "3", "4,000", "1,000", "4.00 M", "1.00 M"]
     assert lines[4].startswith("| sum")
     assert lines[-1] == "left: 35.00% of the parameters and 35.00% of the MACs"
+    light = {"name": "conv9", "members": ["conv9"], "channels": 4, "kept": 4, **costs(10, 10)}
+    short = removal_table({**report, "sets": [light, *report["sets"], light]}, most=1)
+    assert "conv1 " in short
+    assert "conv9" not in short
+    assert "and 2 more" in short
+    assert "|       16 |   11 |" in short  # the sum is that of all
 
 
 def test_stage_table_tells_what_removal_brought() -> None:

@@ -26,6 +26,24 @@ def average_precision(
 ) -> float:
     """Area under the precision envelope over recall, every score a threshold (PASCAL VOC 2010 and later).
 
+    Args:
+        detections, faces, iou_threshold: see `precision_recall`.
+
+    Returns:
+        AP, 0..1.
+
+    Raises:
+        ValueError: the lists differ in length, or there is no face at all, so that recall is not defined.
+
+    """
+    return area_under_envelope(*precision_recall(detections, faces, iou_threshold))
+
+
+def precision_recall(
+    detections: Sequence[FloatArray], faces: Sequence[FloatArray], iou_threshold: float = IOU_THRESHOLD
+) -> tuple[FloatArray, FloatArray]:
+    """Recall, ascending, and precision at every score.
+
     In each image, by descending score, the face that a detection overlaps most decides: with an IoU of at least
     `iou_threshold` the first detection of a face is a hit; a second one of the same face, like one of no face, counts
     against the precision.
@@ -33,9 +51,6 @@ def average_precision(
     Args:
         detections: per image [n, 5], xyxy and score; in any order.
         faces: per image [m, 4] xyxy in the same unit; all of them count.
-
-    Returns:
-        AP, 0..1.
 
     Raises:
         ValueError: the lists differ in length, or there is no face at all, so that recall is not defined.
@@ -58,7 +73,7 @@ def average_precision(
     last_of_score = np.append(all_scores[1:] != all_scores[:-1], True)[: len(all_scores)]
     found = np.cumsum(all_hits)[last_of_score]
     made = (np.arange(len(all_hits)) + 1)[last_of_score]
-    return area_under_envelope(found / total, found / made)
+    return found / total, found / made
 
 
 def _hits(boxes_xyxy: FloatArray, faces_xyxy: FloatArray, iou_threshold: float) -> np.ndarray:

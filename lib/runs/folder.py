@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 _SETTINGS = r"config\.json|\.lock"
 # Everything that a run writes into its folder, and what tools/auto_freeze.py and benchmarks put beside it.
 _OURS = (
-    r"(config|state|masks|results|latency|rates_[\d.e-]+)\.json|(history|search)\.csv|(samples|search_\w+)\.png"
+    r"(config|state|masks|results|latency|rates_[\d.e-]+)\.json|(history|search)\.csv|(samples|search_\w+)\.png|report\.html|faces\.jpg"
     r"|epoch_\d+(_batch_\d+)?\.keras|whole\.keras|optimized/\w+\.(keras|pb)|tensorboard/events\.out\.tfevents\.\d+"
     r"|\.lock|search/(oracle|tuner\w+|trial_\w+/trial)\.json|detector\.\w+"
 )
@@ -47,7 +47,7 @@ class RunFolder:
     Files: `config.json` (settings, versions, commit), `state.json` (`RunState`), `epoch_N.keras` (checkpoints with
     optimiser; `epoch_N_batch_M.keras` in the middle of an epoch), `optimized/STAGE.keras` (each stage's outcome; also
     `.pb` where its size was measured), `whole.keras` (before the last soft pruning), `masks.json`, `rates_*.json`,
-    `history.csv`, `tensorboard/`, `results.json`.
+    `history.csv`, `tensorboard/`, `results.json`, `report.html` and one of its pictures, `faces.jpg`.
 
     Attributes:
         path: the folder.

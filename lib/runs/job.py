@@ -16,6 +16,7 @@ from lib.models import inference_model
 from lib.models.dsfd import named_ratios
 from lib.pruning import CostModel, GroupSparsity, removal_report
 from lib.runs import wiring
+from lib.runs.report.making import report_run
 from lib.runs.results import results_of
 from lib.runs.stages.base import Stage, check_order
 from lib.runs.stages.search import Search
@@ -26,6 +27,8 @@ from lib.training.distillation import Distillation
 from lib.training.memory import keep_freed_memory
 
 logger = logging.getLogger(__name__)
+
+_SHOWN_SETS = 10  # of the plan, on the console; report.html has every layer
 
 
 def run(
@@ -100,6 +103,8 @@ def _run_stages(config: Config, stages: Sequence[Stage], bench: Workbench, forec
         folder, bench.data.description, bench.detection, height_px=config.COST.hin, width_px=config.COST.win
     )
     write_json(folder.path / "results.json", content)
+    measured = any(stage.name == "evaluate" for stage in stages)
+    report_run(folder.path, bench.data.val if measured else None, bench.detection, bench.cost_size_px)
     return content
 
 
@@ -130,4 +135,4 @@ def _checked(config: Config, stages: Sequence[Stage], start: keras.Model) -> str
     if not prunes or planned.mode != "removable" or not any(planned.channels.values()):
         return ""
     costs = CostModel(inference_model(start), config.COST.hin, config.COST.win, planned.protected)
-    return removal_table(removal_report(costs, planned))
+    return removal_table(removal_report(costs, planned), most=_SHOWN_SETS)

@@ -1,0 +1,76 @@
+"""From a run's folder to its page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lib.config import Config
+from lib.data.annotations import Record
+from lib.data.sources import load_data
+from lib.detection.formats.pb import DetectionSettings
+from lib.errors import ToolkitError, TrainingError
+from lib.files import read_json, replacing
+from lib.runs import wiring
+from lib.runs.report.findings import Findings, look
+from lib.runs.report.page import NAME, write_page
+
+_DAMAGED = (ToolkitError, OSError, ValueError, KeyError, TypeError, AttributeError)
+
+
+def report_run(
+    folder: Path, records: Sequence[Record] | None, detection: DetectionSettings, size_px: tuple[int, int]
+) -> Path:
+    """Writes `report.html` into a run's folder, and one of its pictures as `faces.jpg`.
+
+    Args:
+        records: validation images; None: nothing is detected, and the page says so.
+        detection, size_px: see `look`.
+
+    """
+    if records is None:
+        findings: Findings | str = f"the run did not measure; python tools/report.py {folder} adds them"
+    else:
+        findings = _looked(folder, records, detection, size_px)
+    if isinstance(findings, Findings) and findings.pictures:
+        with replacing(folder / "faces.jpg") as temporary:
+            temporary.write_bytes(findings.pictures[0][1])
+    return write_page(folder / NAME, [(folder, findings)])
+
+
+def report_folders(folders: Sequence[Path], output: Path | None = None) -> Path:
+    """Writes the page of runs that lie in folders, finished or not.
+
+    Args:
+        output: the file; None: `report.html` in the first folder.
+
+    Raises:
+        TrainingError: a folder is no run's.
+
+    """
+    for folder in folders:
+        if not (folder / "config.json").is_file() and not (folder / "state.json").is_file():
+            raise TrainingError(f"{folder}: no run folder of pruned_train.py (no config.json); name one")
+    return write_page(output or folders[0] / NAME, [(folder, _found(folder)) for folder in folders])
+
+
+def _found(folder: Path) -> Findings | str:
+    """What a folder's models come to, with the settings and on the images of its own config.json."""
+    try:
+        config = Config()
+        config.assign(read_json(folder / "config.json")["config"])
+        records = load_data(wiring.data_settings(config)).val
+    except _DAMAGED as error:
+        return f"its settings or images cannot be had ({error})"
+    return _looked(folder, records, wiring.detection_settings(config), (config.COST.hin, config.COST.win))
+
+
+def _looked(
+    folder: Path, records: Sequence[Record], detection: DetectionSettings, size_px: tuple[int, int]
+) -> Findings | str:
+    try:
+        stages = [row["stage"] for row in read_json(folder / "state.json")["rows"]]
+        if not stages:
+            return "no stage is finished"
+        before, after = (folder / "optimized" / f"{stage}.keras" for stage in (stages[0], stages[-1]))
+        return look(before, after, records, detection, size_px)
+    except _DAMAGED as error:
+        return f"its models cannot be compared ({error})"
