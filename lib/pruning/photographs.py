@@ -1,13 +1,46 @@
 """What a user gives to measure on becomes batches that a model reads."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.arrays import FloatArray
+from lib.arrays import BoolArray, FloatArray
 from lib.errors import DataError
+
+ENLARGED = 1.5  # face boxes, about their centres
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images that go through the models together.
+
+    Attributes:
+        images: how many photographs; a batch that came as one counts as one.
+        size_px: their height and width; None: not images.
+        boxes: of each photograph [n, 4] xyxy in px, or None.
+
+    """
+
+    images: int
+    size_px: tuple[int, int] | None
+    boxes: tuple[FloatArray | None, ...]
+
+    def faces_at(self, grid: tuple[int, ...]) -> BoolArray | None:
+        """By position of a grid [B, h, w], whether it lies in an enlarged face box; None where that is not known."""
+        if self.size_px is None or len(grid) != 3 or grid[0] != len(self.boxes) or any(x is None for x in self.boxes):
+            return None
+        found = np.zeros(grid, bool)
+        scale = np.array([grid[2] / self.size_px[1], grid[1] / self.size_px[0]] * 2)
+        for index, boxes in enumerate(self.boxes):
+            assert boxes is not None
+            centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * ENLARGED
+            corners = np.concatenate([centre - half, centre + half], axis=1) * scale
+            for x1, y1, x2, y2 in np.maximum(corners, 0).astype(int):
+                found[index, y1 : y2 + 1, x1 : x2 + 1] = True
+        return found.reshape(-1)
 
 
 def is_photograph(image: Any) -> bool:

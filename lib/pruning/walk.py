@@ -16,11 +16,11 @@ from lib.pruning.gram import RULED, Affine, Sums, positions, solve_before_relu
 from lib.pruning.graph.channels import ChannelGraph, Step
 from lib.pruning.graph.kinds import MAKERS, has_factors
 from lib.pruning.masks import Masks, resolve
-from lib.pruning.photographs import as_batch, is_photograph, window
+from lib.pruning.photographs import Group, as_batch, is_photograph, window
 
 logger = logging.getLogger(__name__)
 
-ENLARGED = 1.5  # face boxes, about their centres
+GROUPED = 8  # photographs of one size that go through the models together
 HELD_BYTES = 400 << 20  # of activations in memory; more of them wait in files
 ROWS_BYTES = 128 << 20  # of a layer's rows, kept for the re-weighted solve
 
@@ -102,8 +102,7 @@ class Walk:
         self.count, self.before_relu = count, before_relu
         self.small = {operation.name: operation for operation in small.operations}
         self.images, self.left = 0, list[str]()
-        self.boxes: list[FloatArray | None] = []
-        self.sizes: list[tuple[int, int] | None] = []
+        self.groups: list[Group] = []
         self.steps = self.graph.steps
         self.readers: dict[int, list[int]] = {}
         for position, step in enumerate(self.steps):
@@ -126,28 +125,42 @@ class Walk:
     def take(self, images: Iterable[Any], boxes: Sequence[FloatArray] | None, window_px: tuple[int, int]) -> None:
         random = np.random.default_rng(self.seed)
         given = list(boxes) if boxes is not None else None
+        open_size = None in self.graph.calls.shapes[self.graph.calls.inputs[0]][1:3]
+        waiting: dict[tuple[int, ...], list[tuple[FloatArray, FloatArray | None]]] = {}
         for image in images:
-            batch = as_batch(image, self.graph.calls.model, np.uint8 if is_photograph(image) else np.float32)
+            alone = is_photograph(image)
+            parts = keras.tree.flatten(as_batch(image, self.graph.calls.model, np.uint8 if alone else np.float32))
             if given is not None and self.images >= len(given):
                 raise DataError(f"boxes of {len(given)} images for more images; give one array for each image")
             faces: FloatArray | None = None
             if given is not None:
                 faces = np.asarray(given[self.images], np.float64).reshape(-1, 4)
-            parts = keras.tree.flatten(batch)
-            if len(parts) == 1 and parts[0].ndim == 4:
-                open_size = None in self.graph.calls.shapes[self.graph.calls.inputs[0]][1:3]
-                parts[0], faces = window(parts[0], faces, window_px, random) if open_size else (parts[0], faces)
-                self.sizes.append(parts[0].shape[1:3])
-            else:
-                self.sizes.append(None)
-            self.boxes.append(faces)
-            for number, part in zip(self.graph.calls.inputs, parts, strict=True):
-                self.held.put(("whole", number, self.images), np.ascontiguousarray(part))
+            spatial = len(parts) == 1 and parts[0].ndim == 4
+            if spatial and open_size:
+                parts[0], faces = window(parts[0], faces, window_px, random)
             self.images += 1
+            if spatial and alone:
+                same = waiting.setdefault(parts[0].shape, [])
+                same.append((parts[0], faces))
+                if len(same) == GROUPED:
+                    self._group(waiting.pop(parts[0].shape))
+            else:
+                self._put_group(Group(1, parts[0].shape[1:3] if spatial else None, (faces,)), parts)
+        for same in waiting.values():
+            self._group(same)
         if not self.images:
             raise DataError("a repair needs images, and there is none; some 48 photographs like those of training do")
         if given is not None and len(given) != self.images:
             raise DataError(f"boxes of {len(given)} images for {self.images} images; give one array for each image")
+
+    def _group(self, same: list[tuple[FloatArray, FloatArray | None]]) -> None:
+        windows, faces = zip(*same, strict=True)
+        self._put_group(Group(len(same), windows[0].shape[1:3], faces), [np.concatenate(windows)])
+
+    def _put_group(self, group: Group, parts: Sequence[FloatArray]) -> None:
+        for number, part in zip(self.graph.calls.inputs, parts, strict=True):
+            self.held.put(("whole", number, len(self.groups)), np.ascontiguousarray(part))
+        self.groups.append(group)
 
     def run(self) -> list[RepairedLayer]:
         done = []
@@ -162,13 +175,13 @@ class Walk:
                 done.append(self._solve(position, step, norm))
             elif self._without_rule(step) and position not in self.silenced.dead:
                 self.left.append(step.layer.name)
-            for image in range(self.images):
-                self._advance(position, step, image)
+            for place in range(len(self.groups)):
+                self._advance(position, step, place)
             for number, when in last.items():
                 if when <= turn and (number in outputs_of or number in self.graph.calls.inputs):
-                    for image in range(self.images):
-                        self.held.drop(("whole", number, image))
-                        self.held.drop(("small", number, image))
+                    for place in range(len(self.groups)):
+                        self.held.drop(("whole", number, place))
+                        self.held.drop(("small", number, place))
             last = {number: when for number, when in last.items() if when > turn}
         return done
 
@@ -244,16 +257,16 @@ class Walk:
         random = np.random.default_rng([self.seed, position])
         out = self.kept(step.call.outputs[0])
         corrected = self._sum_behind(position, step, norm)
-        for image in range(self.images):
+        for place, group in enumerate(self.groups):
             for call in calls:
                 number = call.call.inputs[0]
-                read = whole.reading.prepared(self._whole(number, image))
+                read = whole.reading.prepared(self._whole(number, place))
                 grid = whole.reading.grid(read.shape)
-                at = positions(grid, share, random, self._faces(image, grid))
+                at = positions(grid, share * group.images, random, group.faces_at(grid))
                 target = whole(whole.reading.rows(read, at)).reshape(len(at), -1)[:, out]
                 if corrected is not None:
-                    target = target + self._missing(corrected, image, grid, at)
-                rows = mended.reading.rows(mended.reading.prepared(self._small(number, image)), at)
+                    target = target + self._missing(corrected, place, grid, at)
+                rows = mended.reading.rows(mended.reading.prepared(self._small(number, place)), at)
                 target = target.reshape(len(at), mended.groups, -1)
                 sums.add(rows, target)
                 if relu and fits:
@@ -300,15 +313,15 @@ class Walk:
         return [(weights[numbers.index(number)] / own, number) for number in others]
 
     def _missing(
-        self, others: list[tuple[float, int]], image: int, grid: tuple[int, ...], at: Any
+        self, others: list[tuple[float, int]], place: int, grid: tuple[int, ...], at: Any
     ) -> FloatArray | float:
         """What the other operands lack at these positions, [n, channels kept]."""
         lack: FloatArray | float = 0.0
         for weight, number in others:
             out = self.kept(number)
-            difference = self._whole(number, image)[..., out]
+            difference = self._whole(number, place)[..., out]
             if self._lives(number):
-                difference = difference - self._small(number, image)
+                difference = difference - self._small(number, place)
             if difference.ndim == 4:
                 difference = difference[:, : grid[1], : grid[2]]
             if difference.shape[:-1] != tuple(grid) or not out.any():
@@ -319,38 +332,25 @@ class Walk:
     def _lives(self, number: int) -> bool:
         return not self.touched[number] or ("small", number, 0) in self.held.arrays
 
-    def _faces(self, image: int, grid: tuple[int, ...]) -> BoolArray | None:
-        """By position of a grid [1, h, w], whether it lies in an enlarged face box."""
-        boxes, size = self.boxes[image], self.sizes[image]
-        if boxes is None or size is None or len(grid) != 3 or grid[0] != 1 or not len(boxes):
-            return None
-        found = np.zeros(grid[1:], bool)
-        scale = np.array([grid[2] / size[1], grid[1] / size[0]] * 2)
-        centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * ENLARGED
-        corners = np.concatenate([centre - half, centre + half], axis=1) * scale
-        for x1, y1, x2, y2 in np.maximum(corners, 0).astype(int):
-            found[y1 : y2 + 1, x1 : x2 + 1] = True
-        return found.reshape(-1)
+    def _whole(self, number: int, place: int) -> FloatArray:
+        return self.held.get(("whole", number, place))
 
-    def _whole(self, number: int, image: int) -> FloatArray:
-        return self.held.get(("whole", number, image))
-
-    def _small(self, number: int, image: int) -> FloatArray:
+    def _small(self, number: int, place: int) -> FloatArray:
         if self.touched[number]:
-            return self.held.get(("small", number, image))
-        value, kept = self._whole(number, image), self.kept(number)
+            return self.held.get(("small", number, place))
+        value, kept = self._whole(number, place), self.kept(number)
         if kept.all():
             return value
         return np.compress(kept, value, self.graph.axes[number])  # up to here both models are the same
 
-    def _advance(self, position: int, step: Step, image: int) -> None:
+    def _advance(self, position: int, step: Step, place: int) -> None:
         """Makes a step's outputs in both models."""
-        self._put("whole", step, image, _call(step, step.layer, lambda number: self._whole(number, image)))
+        self._put("whole", step, place, _call(step, step.layer, lambda number: self._whole(number, place)))
         if position in self.silenced.dead or not self.touched[step.call.outputs[0]]:
             return
         lost = [number for number in step.call.inputs if not self._lives(number)]
         if step.kind in ("sum", "join") and lost:
-            operands = [self._small(number, image) for number in step.call.inputs if number not in lost]
+            operands = [self._small(number, place) for number in step.call.inputs if number not in lost]
             if position in self.silenced.scaled:
                 made = self.small[step.layer.name](operands[0])
             else:
@@ -358,13 +358,13 @@ class Walk:
         else:
             kept = {number: self.kept(number) for number in (*step.call.inputs, *step.call.outputs)}
             _, instead = self.graph.flow.for_fewer(step, kept)
-            made = _call(step, self.small[step.layer.name], lambda number: self._small(number, image), instead)
-        self._put("small", step, image, made)
+            made = _call(step, self.small[step.layer.name], lambda number: self._small(number, place), instead)
+        self._put("small", step, place, made)
 
-    def _put(self, side: str, step: Step, image: int, made: Any) -> None:
+    def _put(self, side: str, step: Step, place: int, made: Any) -> None:
         for number, value in zip(step.call.outputs, keras.tree.flatten(made), strict=True):
             if number in self.readers and (side == "whole" or self.kept(number).any()):
-                self.held.put((side, number, image), value)
+                self.held.put((side, number, place), value)
 
 
 def _call(step: Step, layer: Any, value: Callable[[int], FloatArray], instead: Any = None) -> Any:

@@ -102,13 +102,16 @@ print("trained", flush=True)
 _CHILD_DETECTORS = """
 import keras, numpy as np
 from lib.models import build
+from lib.pruning import plan, shrink
 from lib.training.losses import BoxLoss, ScoreLoss
 from lib.training.step import TrainingModel
 random = np.random.default_rng(0)
 images = random.uniform(0, 255, (2, 320, 320, 3)).astype(np.float32)
 for width in range(4, 17):
     keras.utils.set_random_seed(0)
-    detector = build("eresfd", width_mult=width / 256)
+    whole = build("eresfd", width_mult=16 / 256)
+    detector = shrink(whole, plan(whole, 1 - width / 16))
+    assert detector.get_layer("stage1_block0_shortcut").kernel.shape[-1] == width
     anchors = detector(images)["boxes"].shape[1]
     boxes = random.normal(0, 1, (2, anchors, 5)).astype(np.float32)
     boxes[..., 4] = random.random((2, anchors)) < 0.1
