@@ -54,7 +54,7 @@ def row(name: str, make: Callable[..., keras.Model], rate: float, side_px: int) 
     """Builds, prunes and compares one network; a row of the table."""
     random = np.random.default_rng(0)
     start = time.process_time()
-    model = make(weights=None, input_shape=(side_px, side_px, 3), classifier_activation=None, name=name.lower())
+    model = make(weights=None, input_shape=(side_px, side_px, 3), classifier_activation=None)
     built = time.process_time() - start
     randomise(model, random, side_px)
     start = time.process_time()
