@@ -36,7 +36,7 @@ def smaller_eresfd(rate: float) -> Config:
     config.MODEL.pretrained_model = "models/eresfd.keras"  # loading it takes pretrain's place
     config.PRUNE.rate = rate  # share of each set's channels
     config.PRUNE.repair = "solve"
-    config.PRUNE.repair_images = 48
+    config.PRUNE.repair_images = 192
     config.TRAIN.batch_size = 16
     config.TRAIN.weight_decay_factor = 1e-5
     config.TRAIN.clip_norm = 5.0

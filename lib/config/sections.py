@@ -209,7 +209,7 @@ class Prune(Section):
     protected: tuple[str, ...] = ()
     calibration_images: Count = 64
     repair: Literal["solve", "recalibrate", "off"] = "solve"
-    repair_images: Positive = 48
+    repair_images: Positive = 192
 
 
 class Distil(Section):

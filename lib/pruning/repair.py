@@ -57,7 +57,7 @@ def repair(
     boxes: Sequence[FloatArray] | None = None,
     *,
     positions_per_layer: int = 60_000,
-    window_px: tuple[int, int] = (640, 1024),
+    window_px: tuple[int, int] = (384, 512),
     ridge: float = 1e-3,
     seed: int = 0,
     before_relu: bool = True,
@@ -104,7 +104,7 @@ def recalibrate(
     in training.
 
     Args:
-        images, window_px: as for `repair`.
+        images, window_px: as for `repair`, in larger windows: statistics want whole scenes.
         seed: of windows.
         moving: by each layer's own moving average instead, as training goes on: the last batches count most, and the
             statistics as they were count with momentum^batches.

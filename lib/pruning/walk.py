@@ -149,7 +149,7 @@ class Walk:
         for same in waiting.values():
             self._group(same)
         if not self.images:
-            raise DataError("a repair needs images, and there is none; some 48 photographs like those of training do")
+            raise DataError("a repair needs images, and there is none; some 192 photographs like those of training do")
         if given is not None and len(given) != self.images:
             raise DataError(f"boxes of {len(given)} images for {self.images} images; give one array for each image")
 
