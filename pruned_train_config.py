@@ -125,7 +125,7 @@ config.PRUNE.rate = 0.3  # share of each set's channels, 0 <= rate < 1, or {"con
 config.PRUNE.channel_divisor = 1  # kept channels are rounded up to a multiple, for kernels that take 4 or 8; 1: off
 config.PRUNE.min_channels = 1  # so many stay in every set; 0: a rate of 1 takes out a set with the branch that it feeds
 config.PRUNE.mode = "removable"  # tied channels go together; "per_layer": each convolution by itself, as published
-config.PRUNE.criterion = "fpgm"  # or "l1", "l2", "random"
+config.PRUNE.criterion = "fpgm"  # or "l1", "l2", "lamp", "gamma", "random"
 config.PRUNE.schedule = "constant"  # the rate at every soft pruning; "polynomial": it grows from 0 to that
 config.PRUNE.epoch_prune = 2  # epochs between two soft prunings (default: 5, as published)
 config.PRUNE.protected = ()  # layers, e.g. ("conv1", "head*"): the channels that they read or make stay

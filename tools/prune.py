@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repair", help="a folder of training photographs to repair the smaller model on")
     parser.add_argument("--annotations", help="their faces, in WIDER FACE's text format, paths relative to that folder")
     parser.add_argument("--repair_images", type=int, default=192, help="photographs to repair it on (192)")
-    parser.add_argument("--criterion", default="fpgm", help="fpgm, l1, l2 or random (fpgm)")
+    parser.add_argument("--criterion", default="fpgm", help="fpgm, l1, l2, lamp, gamma or random (fpgm)")
     parser.add_argument("--mode", default="removable", choices=("removable", "per_layer"))
     parser.add_argument("--channel_divisor", type=int, default=1, help="kept channels: a multiple of this (1)")
     parser.add_argument("--min_channels", type=int, default=1, help="so many stay; 0: a rate of 1 empties a set (1)")

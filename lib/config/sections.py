@@ -201,7 +201,7 @@ class Prune(Section):
     concerns = ("search", "soft_prune", "shrink", "repair", "finetune")
     rate: Share | Annotated[dict[str, Share], Field(min_length=1)] = 0.3
     mode: Literal["removable", "per_layer"] = "removable"
-    criterion: Literal["fpgm", "l1", "l2", "random"] = "fpgm"
+    criterion: Literal["fpgm", "l1", "l2", "lamp", "gamma", "random"] = "fpgm"
     channel_divisor: Positive = 1
     min_channels: Count = 1
     schedule: Literal["constant", "polynomial"] = "constant"

@@ -5,7 +5,7 @@ from lib.pruning.dead import combine, dead_channels
 from lib.pruning.graph.kinds import register
 from lib.pruning.graph.sets import ChannelSet, channel_sets
 from lib.pruning.masks import HeldMasks, Masks, apply_masks, zero_softly
-from lib.pruning.plan import plan, plan_kept
+from lib.pruning.plan import plan, plan_kept, scores
 from lib.pruning.repair import RepairReport, recalibrate, repair
 from lib.pruning.schedule import pruning_schedule
 from lib.pruning.shrink import largest_difference, shrink
@@ -37,6 +37,7 @@ __all__ = [
     "removable_part",
     "removal_report",
     "repair",
+    "scores",
     "shrink",
     "zero_softly",
 ]

@@ -29,9 +29,27 @@ def l2(kernel: FloatArray) -> FloatArray:
     return np.sqrt((_as_rows(kernel) ** 2).sum(axis=1))
 
 
-CRITERIA: dict[str, Callable[[FloatArray], FloatArray]] = {"fpgm": fpgm, "l1": l1, "l2": l2}
+def lamp(kernel: FloatArray) -> FloatArray:
+    """Each filter's squared norm over the sum of those that are not smaller, [filters].
+
+    The score of Lee et al. (arXiv 2010.07611, equation 4), of filters in place of weights; of equal ones the first has
+    the largest sum. The largest filter of a layer scores 1; a layer of zeros scores 0.
+    """
+    squares = (_as_rows(kernel) ** 2).sum(axis=1)
+    order = np.argsort(squares, kind="stable")
+    left = np.cumsum(squares[order][::-1])[::-1]
+    scores = np.zeros_like(squares)
+    scores[order] = np.divide(squares[order], left, out=np.zeros_like(left), where=left > 0)
+    return scores
+
+
+Score = Callable[[FloatArray], FloatArray]
+Criterion = str | Score
+
+CRITERIA: dict[str, Score] = {"fpgm": fpgm, "l1": l1, "l2": l2, "lamp": lamp}
+GAMMA = "gamma"  # the size of a batch normalisation's scale (Liu et al., arXiv 1708.06519); looks at no filter
 RANDOM = "random"  # a criterion too, one that looks at no weight
-NAMES = (*CRITERIA, RANDOM)
+NAMES = (*CRITERIA, GAMMA, RANDOM)
 
 
 def combined(scores: Sequence[FloatArray]) -> FloatArray:

@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 import keras
 import numpy as np
 
 from lib.arrays import FloatArray
 from lib.errors import ConfigError
-from lib.pruning.criteria import CRITERIA, NAMES, RANDOM, combined, lowest
-from lib.pruning.graph.channels import ChannelGraph
+from lib.pruning.criteria import CRITERIA, GAMMA, NAMES, RANDOM, Criterion, Score, combined, lowest
+from lib.pruning.graph.channels import ChannelGraph, Ports
 from lib.pruning.graph.sets import Mode, PlacedSet, SetMap
 from lib.pruning.graph.silence import silence
 from lib.pruning.graph.weights import filters_of
@@ -22,7 +23,7 @@ Rates = float | Mapping[str, float]
 def plan(
     model: keras.Model,
     rates: Rates,
-    criterion: str = "fpgm",
+    criterion: Criterion = "fpgm",
     mode: Mode = "removable",
     channel_divisor: int = 1,
     min_channels: int = 1,
@@ -37,7 +38,8 @@ def plan(
     Args:
         rates: one rate, 0 <= rate < 1, or a mapping from patterns ("context*") to rates. A pattern stands for the sets
             that it names; a set that no pattern names follows one that names a layer of it. Others keep all channels.
-        criterion: "fpgm", "l1", "l2" or "random".
+        criterion: "fpgm", "l1", "l2", "lamp", "gamma" (the scale of the batch normalisation behind the filters),
+            "random", or a function of a layer's filters, [..., filters] -> [filters]: the lowest go first.
         mode: see `channel_sets`.
         channel_divisor: the channels that stay are rounded up to a multiple of this, as far as the set goes; 1: off.
         min_channels: so many stay in every set. With 0 a rate of 1 empties a set, and what it alone fed goes with it.
@@ -45,8 +47,8 @@ def plan(
         seed: of the criterion "random".
 
     Raises:
-        ConfigError: a value out of range, a pattern that matches nothing, a set that two patterns match, or rates that
-            empty a set without which the model does not work.
+        ConfigError: a value out of range, a pattern that matches nothing, a set that two patterns match, a criterion
+            that does not score a set, or rates that empty a set without which the model does not work.
         ModelError: a layer's channels cannot be followed.
 
     """
@@ -70,7 +72,7 @@ def plan(
 def plan_kept(
     model: keras.Model,
     kept: Mapping[str, int],
-    criterion: str = "fpgm",
+    criterion: Criterion = "fpgm",
     protected: tuple[str, ...] = (),
     seed: int = 0,
 ) -> Masks:
@@ -93,24 +95,50 @@ def plan_kept(
     return _masks(placed, {**sizes, **kept}, criterion, protected, seed)
 
 
-def _masks(placed: SetMap, kept: Mapping[str, int], criterion: str, protected: tuple[str, ...], seed: int) -> Masks:
-    if criterion not in NAMES:
+def scores(
+    model: keras.Model,
+    criterion: Criterion = "fpgm",
+    mode: Mode = "removable",
+    protected: tuple[str, ...] = (),
+    seed: int = 0,
+) -> dict[str, FloatArray]:
+    """What a criterion says of every channel, by set name [channels]: `plan` takes the lowest first.
+
+    Sets on which the criterion has nothing to say ("gamma" without a batch normalisation) are left out. Arguments and
+    errors are those of `plan`.
+    """
+    return _scores(SetMap(ChannelGraph(model, protected), mode), criterion, seed)
+
+
+def _scores(placed: SetMap, criterion: Criterion, seed: int) -> dict[str, FloatArray]:
+    if isinstance(criterion, str) and criterion not in NAMES:
         raise ConfigError(f"no criterion is called {criterion!r}; known: {', '.join(NAMES)}")
-    random = np.random.default_rng(seed)
-    scores: FloatArray
+    if criterion == RANDOM:
+        random = np.random.default_rng(seed)
+        return {found.item.name: random.random(found.item.size) for found in placed.sets}
+    known: dict[int, FloatArray] = {}  # id of a layer -> its filters' scores: it may be in several sets
+    members = {found.item.name: _member_scores(placed, found, criterion, known) for found in placed.sets}
+    return {name: combined(said) for name, said in members.items() if said}
+
+
+def _masks(
+    placed: SetMap, kept: Mapping[str, int], criterion: Criterion, protected: tuple[str, ...], seed: int
+) -> Masks:
+    scores_of = _scores(placed, criterion, seed)
     channels = {}
     first = (
         silent_channels(placed) if placed.mode == "removable" and criterion != RANDOM else np.zeros(placed.slots, bool)
     )
-    known: dict[int, FloatArray] = {}  # id of a layer -> its filters' scores: it may be in several sets
     for found in placed.sets:
-        item = found.item
-        if criterion == RANDOM:
-            scores = random.random(item.size)
-        else:
-            scores = combined(_member_scores(placed, found, criterion, known))
-        scores[first[found.slots]] = -np.inf
-        channels[item.name] = lowest(scores, item.size - kept[item.name])
+        item, count = found.item, found.item.size - kept[found.item.name]
+        if item.name not in scores_of and count:
+            raise ConfigError(
+                f"{item.name} runs through no batch normalisation with a gamma, by which {criterion!r} chooses; "
+                "take another criterion, or give this set the rate 0"
+            )
+        said = scores_of.get(item.name, np.zeros(item.size))
+        said[first[found.slots]] = -np.inf
+        channels[item.name] = lowest(said, count)
     emptied = [name for name, count in kept.items() if not count]
     if emptied:
         try:
@@ -120,19 +148,43 @@ def _masks(placed: SetMap, kept: Mapping[str, int], criterion: str, protected: t
     return Masks(placed.mode, channels, protected)
 
 
-def _member_scores(placed: SetMap, found: PlacedSet, criterion: str, known: dict[int, FloatArray]) -> list[FloatArray]:
+def _member_scores(
+    placed: SetMap, found: PlacedSet, criterion: Criterion, known: dict[int, FloatArray]
+) -> list[FloatArray]:
     """[size] each: what every member says about the set's channels; those it makes several of count together."""
     members: list[FloatArray] = []
     index_of = np.full(placed.slots, -1)
     index_of[found.slots] = np.arange(found.item.size)
-    for port in placed.makers():
+    for port in _scored(placed, criterion):
         index = index_of[placed.slot_of[port.outward]]
         if (mine := index >= 0).any():
             if id(port.layer) not in known:
-                known[id(port.layer)] = CRITERIA[criterion](filters_of(port.layer))
+                known[id(port.layer)] = _layer_scores(port.layer, criterion)
             scores = known[id(port.layer)]
             members.append(np.bincount(index[mine], scores[mine], minlength=found.item.size).astype(np.float64))
     return members
+
+
+def _scored(placed: SetMap, criterion: Criterion) -> list[Ports]:
+    """The layers that a criterion looks at."""
+    if criterion != GAMMA:
+        return placed.makers()
+    norms = [port for port in placed.graph.ports.values() if isinstance(port.layer, keras.layers.BatchNormalization)]
+    return [port for port in norms if port.kind == "norm" and port.layer.scale]
+
+
+def _layer_scores(layer: Any, criterion: Criterion) -> FloatArray:
+    if criterion == GAMMA:
+        return np.abs(np.asarray(layer.gamma, np.float64))
+    score: Score = CRITERIA[criterion] if isinstance(criterion, str) else criterion
+    filters = filters_of(layer)
+    found = np.asarray(score(filters), np.float64)
+    if found.shape != filters.shape[-1:] or not np.isfinite(found).all():
+        raise ConfigError(
+            f"the criterion must give {layer.name} {filters.shape[-1]} finite numbers, one a filter; got an array of "
+            f"shape {found.shape}{'' if np.isfinite(found).all() else ' with others'}"
+        )
+    return found
 
 
 def _floor(count: float) -> int:

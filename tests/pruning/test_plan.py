@@ -77,7 +77,7 @@ def test_unfit_counts() -> None:
         plan(_plain(4), 0.5, channel_divisor=0)
     with pytest.raises(ConfigError, match="min_channels at least 0"):
         plan(_plain(4), 0.5, min_channels=-1)
-    with pytest.raises(ConfigError, match="no criterion is called 'size'; known: fpgm, l1, l2, random"):
+    with pytest.raises(ConfigError, match="no criterion is called 'size'; known: fpgm, l1, l2, lamp, gamma, random"):
         plan(_plain(4), 0.5, criterion="size")
 
 
