@@ -17,6 +17,8 @@ from lib.models.dsfd import named_ratios
 from lib.pruning import CostModel, GroupSparsity, removal_report
 from lib.runs import wiring
 from lib.runs.report.making import report_run
+from lib.runs.report.page import NAME as PAGE
+from lib.runs.report.page import read_part
 from lib.runs.results import results_of
 from lib.runs.stages.base import Stage, check_order
 from lib.runs.stages.search import Search
@@ -102,9 +104,13 @@ def _run_stages(config: Config, stages: Sequence[Stage], bench: Workbench, forec
     content = results_of(
         folder, bench.data.description, bench.detection, height_px=config.COST.hin, width_px=config.COST.win
     )
-    write_json(folder.path / "results.json", content)
-    measured = any(stage.name == "evaluate" for stage in stages)
-    report_run(folder.path, bench.data.val if measured else None, bench.detection, bench.cost_size_px)
+    file, page = folder.path / "results.json", folder.path / PAGE
+    if read_part(file) != content:
+        page.unlink(missing_ok=True)  # it shows what was there before
+        write_json(file, content)
+    if not page.is_file():
+        measured = any(stage.name == "evaluate" for stage in stages)
+        report_run(folder.path, bench.data.val if measured else None, bench.detection, bench.cost_size_px)
     return content
 
 

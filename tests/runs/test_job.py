@@ -105,8 +105,13 @@ def test_all_stages_with_masks_held_through_fine_tuning(config: Config, caplog: 
         assert not values.any()
 
     modified = {path: path.stat().st_mtime_ns for path in folder.glob("*.keras")}
+    page = (folder / "report.html").stat().st_mtime_ns
     assert run(config, verbose=0) == results  # a finished run is not run again
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*.keras")} == modified
+    assert (folder / "report.html").stat().st_mtime_ns == page  # nor looked at
+    (folder / "results.json").write_text("{}")
+    assert run(config, verbose=0) == results
+    assert (folder / "report.html").stat().st_mtime_ns > page
 
 
 @pytest.mark.usefixtures("small")

@@ -11,9 +11,9 @@ from lib.errors import ToolkitError, TrainingError
 from lib.files import read_json, replacing
 from lib.runs import wiring
 from lib.runs.report.findings import Findings, look
-from lib.runs.report.page import NAME, write_page
+from lib.runs.report.page import NAME, READ_ERRORS, write_page
 
-_DAMAGED = (ToolkitError, OSError, ValueError, KeyError, TypeError, AttributeError)
+_DAMAGED = (ToolkitError, *READ_ERRORS)
 
 
 def report_run(

@@ -16,7 +16,7 @@ from lib.search.trial_table import read_table
 from lib.tables import export_table, markdown_table, stage_table
 
 NAME = "report.html"
-_READ_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError)
+READ_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
 def write_page(file: Path, runs: Sequence[tuple[Path, Findings | str]]) -> Path:
@@ -34,11 +34,11 @@ def write_page(file: Path, runs: Sequence[tuple[Path, Findings | str]]) -> Path:
     return file
 
 
-def _read(file: Path) -> Any:
+def read_part(file: Path) -> Any:
     """What a JSON file of the run holds; {} where it is missing or not whole."""
     try:
         content = read_json(file)
-    except _READ_ERRORS:
+    except READ_ERRORS:
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -46,7 +46,7 @@ def _read(file: Path) -> Any:
 def _side_by_side(folders: Sequence[Path]) -> list[str]:
     rows = []
     for folder in folders:
-        stages = _read(folder / "results.json").get("stages") or [{}]
+        stages = read_part(folder / "results.json").get("stages") or [{}]
         last = stages[-1]
         cells = [f"{last[key]:,}" if last.get(key) is not None else "" for key in ("parameters", "macs", "keras_bytes")]
         ap = "" if last.get("ap") is None else f"{last['ap']:.4f}"
@@ -57,7 +57,7 @@ def _side_by_side(folders: Sequence[Path]) -> list[str]:
 
 
 def _run(folder: Path, findings: Findings | str) -> list[str]:
-    results, state, about = (_read(folder / f"{name}.json") for name in ("results", "state", "config"))
+    results, state, about = (read_part(folder / f"{name}.json") for name in ("results", "state", "config"))
     settings = about.get("config") or {}
     parts = [markup.heading(str(folder)), *_missing(folder, results, state, settings, findings)]
     if settings and not (settings.get("DATA") or {}).get("val_txt_path"):
@@ -68,7 +68,7 @@ def _run(folder: Path, findings: Findings | str) -> list[str]:
     for piece in (_table, _curves):
         try:
             parts += piece(results, state)
-        except _READ_ERRORS as error:
+        except READ_ERRORS as error:
             said = f"{folder}: not as it was written ({error!r}); part of it is left out"
             parts.append(markup.paragraph(said, "missing"))
     if isinstance(findings, Findings):
@@ -161,7 +161,7 @@ def _search(folder: Path) -> list[str]:
         _, rows = read_table(folder / "search.csv")
         trials = [(row["trial"], row["val_loss"]) for row in rows if math.isfinite(row["val_loss"])]
         left = [(row["budget_ratio"], row["val_loss"]) for row in rows if math.isfinite(row["val_loss"])]
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         return [markup.paragraph(f"search.csv: cannot be read ({error})", "missing")]
     best = [(trial, min(loss for _, loss in trials[: index + 1])) for index, (trial, _) in enumerate(trials)]
     parts = [markup.heading("Search", 3)]
@@ -177,8 +177,8 @@ def _export(folder: Path) -> list[str]:
     if not (folder / "export.json").is_file():
         return []
     try:
-        return [markup.heading("Exports", 3), markup.table(export_table(_read(folder / "export.json")["rows"]))]
-    except _READ_ERRORS as error:
+        return [markup.heading("Exports", 3), markup.table(export_table(read_part(folder / "export.json")["rows"]))]
+    except READ_ERRORS as error:
         return [markup.paragraph(f"export.json: cannot be read ({error!r})", "missing")]
 
 
