@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from lib.errors import ToolkitError
-from lib.pruning import apply_masks, largest_difference, plan, shrink
+from lib.pruning import apply_masks, largest_difference, plan, recalibrate, shrink
 from lib.pruning.cost import count_macs, count_parameters
 from lib.tables import markdown_table
 
@@ -36,18 +36,14 @@ def networks() -> dict[str, Callable[..., keras.Model]]:
 
 def randomise(model: keras.Model, random: np.random.Generator, side_px: int) -> None:
     """Random vectors of weights, and batch statistics that fit them."""
-    norms = [layer for layer in model._flatten_layers() if isinstance(layer, layers.BatchNormalization)]
     for weight in model.trainable_weights:
         if len(weight.shape) == 1:
             centre = 1.0 if weight.name == "gamma" else 0.0
             weight.assign(random.normal(centre, 0.1, weight.shape))
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    model(random.uniform(0, 255, (2, side_px, side_px, 3)).astype(np.float32), training=True)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.moving_variance.assign(np.maximum(np.asarray(norm.moving_variance), 0.01))
+    recalibrate(model, [random.uniform(0, 255, (2, side_px, side_px, 3)).astype(np.float32)])
+    for layer in model._flatten_layers():
+        if isinstance(layer, layers.BatchNormalization):
+            layer.moving_variance.assign(np.maximum(np.asarray(layer.moving_variance), 0.01))
 
 
 def row(name: str, make: Callable[..., keras.Model], rate: float, side_px: int) -> list[str]:

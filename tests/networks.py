@@ -10,8 +10,8 @@ from keras import layers
 
 from lib.geometry.anchors import AnchorSpec
 from lib.models.layers import ConcatenateAnchors
-from lib.pruning.graph.sets import ChannelSet
-from lib.pruning.masks import Masks
+from lib.pruning import ChannelSet, Cost, CostModel, Masks, apply_masks, largest_difference, shrink
+from lib.pruning.cost import count_macs, count_parameters
 
 
 def lively(model: keras.Model, random: np.random.Generator, side_px: int = 64) -> keras.Model:
@@ -84,6 +84,26 @@ def copy_of(model: keras.Model) -> keras.Model:
 def magnitude(model: keras.Model, inputs: Any) -> float:
     """The largest absolute value of any output."""
     return max(float(np.abs(np.asarray(output)).max()) for output in keras.tree.flatten(model(inputs, training=False)))
+
+
+def masked_and_smaller(
+    model: keras.Model, masks: Masks, inputs: Any, tolerance: float
+) -> tuple[keras.Model, keras.Model]:
+    """The masked and the shrunk model, which compute the same: to `tolerance` of the largest output, of 1 at least."""
+    masked = copy_of(model)
+    apply_masks(masked, masks)
+    small = shrink(model, masks)
+    scale = max(1.0, magnitude(masked, inputs))
+    assert scale < 1e3
+    assert largest_difference(masked, small, inputs) <= tolerance * scale
+    return masked, small
+
+
+def assert_costs_what_was_predicted(
+    cost: CostModel, masks: Masks, small: keras.Model, height_px: int, width_px: int
+) -> None:
+    kept = {item.name: item.size - len(masks.channels[item.name]) for item in cost.sets}
+    assert cost.of(kept) == Cost(count_parameters(small), count_macs(small, height_px, width_px))
 
 
 def _separable(x: Any) -> Any:

@@ -8,10 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from lib.arrays import FloatArray
+from lib.arrays import BoolArray, FloatArray, IntArray
 from lib.errors import ConfigError
 from lib.pruning.cost import is_learned, kernels, positions_of
-from lib.pruning.graph.channels import BoolArray, ChannelGraph, IntArray
+from lib.pruning.graph.channels import ChannelGraph
 from lib.pruning.graph.sets import ChannelSet, PlacedSet, SetMap
 from lib.pruning.graph.silence import silence
 from lib.pruning.graph.weights import weight_axes

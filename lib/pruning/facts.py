@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lib.arrays import BoolArray, FloatArray, IntArray
 from lib.pruning.graph.calls import Call
 from lib.pruning.graph.flow import Flow, Step
-from lib.pruning.graph.kinds import CLOSED, RECURRENT, SEPARABLE, has_factors, own_kind
+from lib.pruning.graph.kinds import CLOSED, RECURRENT, SEPARABLE, STEADY, has_factors, own_kind
 from lib.pruning.graph.sets import Mode, SetMap
 from lib.pruning.graph.weights import filters_of, scale_and_offset
 
@@ -29,17 +29,8 @@ _VALUE_BY_VALUE = (
     keras.layers.Activation,
     keras.layers.Rescaling,
 )
-_MOVING = frozenset(
-    [
-        *(
-            f"{name}{rank}D"
-            for name in ("Cropping", "UpSampling", "MaxPooling", "AveragePooling")
-            for rank in (1, 2, 3)
-        ),
-        *(f"{name}{rank}D" for name in ("GlobalMaxPooling", "GlobalAveragePooling") for rank in (1, 2, 3)),
-        *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "Identity", "Reshape"),
-    ]
-)
+_NAMES = ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "Identity", "Reshape")
+_MOVING = frozenset((*(kind.__name__ for kind in STEADY), *_NAMES))  # operations are called so too
 
 
 def facts_by_weights(flow: Flow, rule: Rule = "exact", negligible: float = 0.0) -> Facts:

@@ -8,8 +8,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from lib.arrays import BoolArray, IntArray
 from lib.errors import ModelError
-from lib.pruning.graph.channels import BoolArray, ChannelGraph, IntArray, Ports
+from lib.pruning.graph.channels import ChannelGraph
+from lib.pruning.graph.flow import Ports
 from lib.pruning.graph.kinds import WEIGHTED
 from lib.pruning.graph.sets import Mode, SetMap
 from lib.pruning.graph.silence import Silence, silence

@@ -18,13 +18,11 @@ class Group:
     """Images that go through the models together.
 
     Attributes:
-        images: how many photographs; a batch that came as one counts as one.
         size_px: their height and width; None: not images.
-        boxes: of each photograph [n, 4] xyxy in px, or None.
+        boxes: of each photograph [n, 4] xyxy in px, or None; a batch that came as one counts as one photograph.
 
     """
 
-    images: int
     size_px: tuple[int, int] | None
     boxes: tuple[FloatArray | None, ...]
 

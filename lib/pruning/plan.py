@@ -10,7 +10,8 @@ import numpy as np
 from lib.arrays import FloatArray
 from lib.errors import ConfigError
 from lib.pruning.criteria import CRITERIA, GAMMA, NAMES, RANDOM, Criterion, Score, combined, lowest
-from lib.pruning.graph.channels import ChannelGraph, Ports
+from lib.pruning.graph.channels import ChannelGraph
+from lib.pruning.graph.flow import Ports
 from lib.pruning.graph.sets import Mode, PlacedSet, SetMap
 from lib.pruning.graph.silence import silence
 from lib.pruning.graph.weights import filters_of

@@ -8,11 +8,12 @@ import keras
 import numpy as np
 from keras import layers
 
-from lib.arrays import FloatArray
+from lib.arrays import BoolArray, FloatArray
 from lib.errors import ModelError
 from lib.pruning.graph.calls import Call
-from lib.pruning.graph.channels import BoolArray, ChannelGraph, Step
+from lib.pruning.graph.channels import ChannelGraph
 from lib.pruning.graph.copies import copied, give_weights, rebuilt
+from lib.pruning.graph.flow import Step
 from lib.pruning.graph.weights import rescaled, resized, weight_axes
 from lib.pruning.masks import Masks, resolve
 

@@ -13,7 +13,8 @@ from keras import layers
 from lib.arrays import BoolArray, FloatArray
 from lib.errors import DataError, ModelError
 from lib.pruning.gram import RULED, Affine, Sums, positions, solve_before_relu
-from lib.pruning.graph.channels import ChannelGraph, Step
+from lib.pruning.graph.channels import ChannelGraph
+from lib.pruning.graph.flow import Step
 from lib.pruning.graph.kinds import MAKERS, has_factors
 from lib.pruning.masks import Masks, resolve
 from lib.pruning.photographs import Group, as_batch, is_photograph, window
@@ -145,7 +146,7 @@ class Walk:
                 if len(same) == GROUPED:
                     self._group(waiting.pop(parts[0].shape))
             else:
-                self._put_group(Group(1, parts[0].shape[1:3] if spatial else None, (faces,)), parts)
+                self._put_group(Group(parts[0].shape[1:3] if spatial else None, (faces,)), parts)
         for same in waiting.values():
             self._group(same)
         if not self.images:
@@ -155,7 +156,7 @@ class Walk:
 
     def _group(self, same: list[tuple[FloatArray, FloatArray | None]]) -> None:
         windows, faces = zip(*same, strict=True)
-        self._put_group(Group(len(same), windows[0].shape[1:3], faces), [np.concatenate(windows)])
+        self._put_group(Group(windows[0].shape[1:3], faces), [np.concatenate(windows)])
 
     def _put_group(self, group: Group, parts: Sequence[FloatArray]) -> None:
         for number, part in zip(self.graph.calls.inputs, parts, strict=True):
@@ -262,7 +263,7 @@ class Walk:
                 number = call.call.inputs[0]
                 read = whole.reading.prepared(self._whole(number, place))
                 grid = whole.reading.grid(read.shape)
-                at = positions(grid, share * group.images, random, group.faces_at(grid))
+                at = positions(grid, share * len(group.boxes), random, group.faces_at(grid))
                 target = whole(whole.reading.rows(read, at)).reshape(len(at), -1)[:, out]
                 if corrected is not None:
                     target = target + self._missing(corrected, place, grid, at)

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from lib.arrays import BoolArray
 from lib.errors import ConfigError
 from lib.pruning.facts import facts_by_weights, silent_slots
-from lib.pruning.graph.channels import BoolArray, ChannelGraph, Ports
+from lib.pruning.graph.channels import ChannelGraph
+from lib.pruning.graph.flow import Ports
 from lib.pruning.graph.sets import SetMap
 from lib.pruning.graph.silence import silence
 from lib.pruning.graph.weights import filters_of

@@ -30,7 +30,8 @@ logger = logging.getLogger(__name__)
 _SETTINGS = r"config\.json|\.lock"
 # Everything that a run writes into its folder, and what tools/auto_freeze.py and benchmarks put beside it.
 _OURS = (
-    r"(config|state|masks|results|latency|rates_[\d.e-]+)\.json|(history|search)\.csv|(samples|search_\w+)\.png|report\.html|faces\.jpg"
+    r"(config|state|masks|results|latency|rates_[\d.e-]+)\.json|(history|search)\.csv|(samples|search_\w+)\.png"
+    r"|report\.html|faces\.jpg"
     r"|epoch_\d+(_batch_\d+)?\.keras|whole\.keras|optimized/\w+\.(keras|pb)|tensorboard/events\.out\.tfevents\.\d+"
     r"|\.lock|search/(oracle|tuner\w+|trial_\w+/trial)\.json|detector\.\w+"
 )

@@ -62,8 +62,8 @@ def remove(masked: keras.Model, masks: Masks, images_rgb: Sequence[NDArray[np.ui
         masks, removed = part.masks, part.counts()[REMOVABLE]
     small = shrink(masked, masks)
     sources = (random_images(RANDOM_IMAGES, 0), images_rgb)
-    noise, found = compare_each(masked, small, sources)
-    for equality, images in ((noise, sources[0]), (found, sources[1])):
+    noise, found = compared = compare_each(masked, small, sources)
+    for equality, images in zip(compared, sources, strict=True):
         _check(equality.largest_difference, masked, images)
     difference = max(noise.largest_difference, found.largest_difference)
     return small, Proof(whole, removed, difference, found.images, found.detections or 0, found.same_detections)

@@ -118,7 +118,7 @@ def _unmatched(boxes: FloatArray, others: FloatArray) -> FloatArray:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_single_scale_equals_the_published_detector(name: str) -> None:
     detections = np.load(shared("golden/detections.npz"))
-    detector = FaceDetector(published_detector(PUBLISHED[name][0].removeprefix("weights/")))
+    detector = FaceDetector(published_detector(PUBLISHED[name][0]))
     for key in (key for key in detections if key.startswith(f"{name}|") and key.endswith("|single")):
         reference = detections[key]
         image = read_rgb(shared(f"golden/images/{key.split('|')[1]}"))

@@ -11,13 +11,9 @@ from lib.detection.formats.keras import KerasNetwork
 from lib.detection.protocols import PROTOCOLS, Image, multiscale, other_factors, pruned_dsfd, single
 from lib.geometry.boxes import iou_matrix
 from tests.detectors import published_detector
+from tests.models.test_eresfd import PUBLISHED
 from tests.shared import shared
 
-MODELS = {
-    "eresfd_clova": "eresfd/eresfd_16.pth",
-    "eresfd_bfpgm_original": "bfpgm/EResFD-original.pth",
-    "eresfd_bfpgm_50": "bfpgm/EResFD-50-pruned.pth",
-}
 IMAGES = [f"0_Parade_marchingband_1_{number}.jpg" for number in (20, 234, 329, 488, 629)]
 # Two roundings of float32 logits of about 1; B-FPGM's models score plain background alike up to that.
 ROUNDING = 5e-7
@@ -163,7 +159,7 @@ def test_too_small_an_image_is_refused(protocol: str) -> None:
 
 
 def published(name: str) -> FaceDetector:
-    return FaceDetector(published_detector(MODELS[name]))
+    return FaceDetector(published_detector(PUBLISHED[name][0]))
 
 
 def in_both(these: FloatArray, those: FloatArray) -> BoolArray:

@@ -8,9 +8,9 @@ from lib.models.eresfd import eresfd
 from tests.shared import shared
 
 PUBLISHED = {
-    "eresfd_clova": ("weights/eresfd/eresfd_16.pth", 1.25),
-    "eresfd_bfpgm_50": ("weights/bfpgm/EResFD-50-pruned.pth", 1.0),
-    "eresfd_bfpgm_original": ("weights/bfpgm/EResFD-original.pth", 1.0),
+    "eresfd_clova": ("eresfd/eresfd_16.pth", 1.25),
+    "eresfd_bfpgm_50": ("bfpgm/EResFD-50-pruned.pth", 1.0),
+    "eresfd_bfpgm_original": ("bfpgm/EResFD-original.pth", 1.0),
 }
 
 
@@ -50,7 +50,7 @@ def test_impossible_widths(width_mult: float) -> None:
 def test_network_equals_the_published_one(name: str, crop: str) -> None:
     weights, ratio = PUBLISHED[name]
     with np.load(shared(f"golden/{name}_{crop}.npz")) as golden:
-        prefix = shared("weights").parent / weights
+        prefix = shared("weights") / weights
         model = build("eresfd", weights=prefix, anchor_ratio=ratio)
         outputs = model(golden["image_rgb"][None].astype(np.float32))
         assert np.abs(np.asarray(outputs["boxes"][0]) - golden["loc"]).max() <= 5e-5

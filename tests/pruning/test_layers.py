@@ -10,18 +10,14 @@ from keras import layers, ops
 
 from lib.errors import ConfigError, ModelError
 from lib.pruning import (
-    Cost,
     CostModel,
-    apply_masks,
     channel_sets,
     largest_difference,
     register,
     removable_part,
-    shrink,
 )
-from lib.pruning.cost import count_macs, count_parameters
 from lib.pruning.graph.channels import ChannelGraph
-from tests.networks import copy_of, magnitude, random_masks, randomised
+from tests.networks import assert_costs_what_was_predicted, masked_and_smaller, random_masks, randomised
 
 Body = Callable[[Any], Any]
 
@@ -47,14 +43,8 @@ def _law(model: keras.Model, prunable: int) -> None:
         shape = (2, *(size or 8 for size in model.input_shape[1:]))
         inputs = random.normal(0, 1, shape) if "int" not in model.input.dtype else random.integers(0, 5, shape)
         inputs = inputs.astype(model.input.dtype)
-        masked = copy_of(model)
-        apply_masks(masked, masks)
-        small = shrink(model, masks)
-        scale = max(1.0, magnitude(masked, inputs))
-        assert scale < 1e3
-        assert largest_difference(masked, small, inputs) <= 1e-5 * scale
-        kept = {item.name: item.size - len(masks.channels[item.name]) for item in cost.sets}
-        assert cost.of(kept) == Cost(count_parameters(small), count_macs(small, 8, 8))
+        masked, small = masked_and_smaller(model, masks, inputs, 1e-5)
+        assert_costs_what_was_predicted(cost, masks, small, 8, 8)
         changed |= largest_difference(model, small, inputs) > 1e-3
         # What was masked is found again by its zeros.
         found = removable_part(masked).masks.channels

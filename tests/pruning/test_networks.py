@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from lib.pruning import Cost, CostModel, apply_masks, channel_sets, largest_difference, plan, shrink
-from lib.pruning.cost import count_macs, count_parameters
-from tests.networks import copy_of, magnitude, random_masks, randomised
+from lib.pruning import CostModel, channel_sets, plan
+from lib.pruning.cost import count_parameters
+from tests.networks import assert_costs_what_was_predicted, masked_and_smaller, random_masks, randomised
 
 
 def _conv(x: Any, filters: int, name: str, size: int = 3, strides: int = 1) -> Any:
@@ -202,13 +202,7 @@ def test_masked_is_smaller(make: Callable[[], keras.Model]) -> None:
     inputs = random.integers(0, 10, shape) if "int" in model.input.dtype else random.normal(0, 1, shape)
     cost = CostModel(model, height, width)
     for masks in (plan(model, 0.4), random_masks(sets, random)):
-        masked = copy_of(model)
-        apply_masks(masked, masks)
-        small = shrink(model, masks)
-        scale = max(1.0, magnitude(masked, inputs))
-        assert scale < 1e3
-        assert largest_difference(masked, small, inputs) <= 1e-5 * scale
-        kept = {item.name: item.size - len(masks.channels[item.name]) for item in sets}
-        assert cost.of(kept) == Cost(count_parameters(small), count_macs(small, height, width))
+        _, small = masked_and_smaller(model, masks, inputs, 1e-5)
+        assert_costs_what_was_predicted(cost, masks, small, height, width)
         assert count_parameters(small) < count_parameters(model)
     assert sum(item.size for item in sets) == NETWORKS[make]

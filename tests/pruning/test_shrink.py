@@ -24,22 +24,16 @@ from lib.pruning import (
 )
 from lib.pruning.cost import count_macs, count_parameters
 from tests.detectors import golden_images, published_detector
-from tests.networks import copy_of, detector, lively, magnitude, random_masks
+from tests.networks import assert_costs_what_was_predicted, copy_of, detector, lively, masked_and_smaller, random_masks
 
 TOLERANCE = 1e-4
 
 
 def _check(model: keras.Model, masks: Masks, inputs: Any, cost: CostModel | None = None) -> keras.Model:
     """Masked and shrunk model compute the same, and the shrunk one costs what was predicted; returns it."""
-    masked = copy_of(model)
-    apply_masks(masked, masks)
-    small = shrink(model, masks)
-    scale = max(1.0, magnitude(masked, inputs))
-    assert scale < 1e3
-    assert largest_difference(masked, small, inputs) <= TOLERANCE * scale
+    _, small = masked_and_smaller(model, masks, inputs, TOLERANCE)
     if cost:
-        kept = {item.name: item.size - len(masks.channels[item.name]) for item in cost.sets}
-        assert cost.of(kept) == Cost(count_parameters(small), count_macs(small, 64, 64))
+        assert_costs_what_was_predicted(cost, masks, small, 64, 64)
     return small
 
 

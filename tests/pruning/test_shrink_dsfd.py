@@ -8,22 +8,16 @@ import numpy as np
 import pytest
 
 from lib.models import build, inference_model, load, save, shots
-from lib.pruning import CostModel, Masks, apply_masks, channel_sets, largest_difference, plan, shrink
-from lib.pruning.cost import count_macs, count_parameters
-from tests.networks import copy_of, lively, magnitude, random_masks
+from lib.pruning import CostModel, Masks, channel_sets, largest_difference, plan, shrink
+from lib.pruning.cost import count_parameters
+from tests.networks import assert_costs_what_was_predicted, lively, masked_and_smaller, random_masks
 
 SMALL: dict[str, Any] = {"fem_dims": 16, "fpn_dims": (8, 8, 8, 8, 8, 8)}
 
 
 def _same_function(model: keras.Model, masks: Masks, height: int, width: int) -> keras.Model:
-    masked = copy_of(model)
-    apply_masks(masked, masks)
-    small = shrink(model, masks)
     images = np.random.default_rng(0).uniform(0, 255, (1, height, width, 3)).astype(np.float32)
-    scale = max(1.0, magnitude(masked, images))
-    assert scale < 1e3
-    assert largest_difference(masked, small, images) <= 1e-4 * scale
-    return small
+    return masked_and_smaller(model, masks, images, 1e-4)[1]
 
 
 @pytest.mark.parametrize("name", ["MobilenetV2", "vgg_16"])
@@ -36,9 +30,7 @@ def test_masked_is_shrunk(name: str, tmp_path: Path) -> None:
     masks = random_masks(list(sets.values()), random, ())
     small = _same_function(model, masks, 70, 99)
     assert shots(small) == shots(model)
-    kept = {item.name: item.size - len(masks.channels[item.name]) for item in sets.values()}
-    cost = CostModel(model, 64, 64).of(kept)
-    assert (cost.parameters, cost.macs) == (count_parameters(small), count_macs(small, 64, 64))
+    assert_costs_what_was_predicted(CostModel(model, 64, 64), masks, small, 64, 64)
     save(small, tmp_path / "small.keras")
     images = random.uniform(0, 255, (1, 64, 64, 3)).astype(np.float32)
     assert largest_difference(load(tmp_path / "small.keras"), small, images) == 0

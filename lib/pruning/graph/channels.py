@@ -15,10 +15,8 @@ from scipy.sparse.csgraph import connected_components
 from lib.arrays import BoolArray, IntArray
 from lib.errors import ConfigError, ModelError
 from lib.pruning.graph.calls import Calls
-from lib.pruning.graph.flow import Flow, Ports, Step
+from lib.pruning.graph.flow import Flow, Step
 from lib.pruning.graph.kinds import CLOSED, SUPPORTED, WEIGHTED
-
-__all__ = ["BoolArray", "ChannelGraph", "IntArray", "Ports", "Step"]
 
 
 class ChannelGraph:

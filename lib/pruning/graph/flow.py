@@ -15,23 +15,16 @@ from lib.pruning.graph.moves import Moved, moved, narrowed, same_move
 from lib.pruning.graph.operations import reading_of
 
 
-@dataclass(frozen=True)
-class Step:
+@dataclass(frozen=True, kw_only=True)
+class Step(Reading):
     """A call and what it does to channels.
 
     Attributes:
-        kind, main, keeps, mixes, why, refused: see `lib.pruning.graph.kinds.Reading`.
         index: of a "move", for each output [rows, channels], see `lib.pruning.graph.moves.Moved`.
 
     """
 
     call: Call
-    kind: Kind
-    main: int = 0
-    keeps: bool = True
-    mixes: bool = False
-    why: str = "reads it"
-    refused: bool = False
     index: tuple[IntArray, ...] = ()
 
     @property
@@ -117,7 +110,7 @@ class Flow:
             places = self._moved(call)
             found = found if places else Reading("opaque")
             index = tuple(one.index for one in places)
-        step = Step(call, found.kind, found.main, found.keeps, found.mixes, found.why, found.refused, index)
+        step = Step(**vars(found), call=call, index=index)
         if step.kind in CLOSED:
             for number in call.outputs:
                 self._source(number)
@@ -130,7 +123,7 @@ class Flow:
                 self.channels[out] = self._behind(step)
                 rank, source = len(self.calls.shapes[out]), step.source
                 same_end = rank - len(self.calls.shapes[source]) + self.axes[source]
-                self.axes[out] = rank - 1 if step.kind in MAKERS else same_end if found.axis is None else found.axis
+                self.axes[out] = rank - 1 if step.kind in MAKERS else same_end if step.axis is None else step.axis
             one = len(call.inputs) == 1 or step.kind in WEIGHTED
             inward = self.channels[call.inputs[0]] if one else None
             self.ports.setdefault(id(call.layer), Ports(call.layer, step.kind, inward, self.channels[out]))
@@ -193,9 +186,7 @@ class Flow:
 
         """
         shapes, number = self.calls.shapes, step.call.outputs[0]
-        if isinstance(step.layer, layers.Reshape) or type(step.layer).__name__ in ("Reshape", "BroadcastTo"):
-            return narrowed(step.call, shapes, self.axes, kept, step.index)
-        if step.kind == "move":
+        if step.kind == "move" or type(step.layer).__name__ in ("Reshape", "BroadcastTo"):
             return narrowed(step.call, shapes, self.axes, kept, step.index)
         if isinstance(step.layer, keras.Layer) or step.kind != "pass" or kept[number].all():
             return {}, None

@@ -7,7 +7,9 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.pruning.graph.channels import BoolArray, ChannelGraph, IntArray, Ports
+from lib.arrays import BoolArray, IntArray
+from lib.pruning.graph.channels import ChannelGraph
+from lib.pruning.graph.flow import Ports
 from lib.pruning.graph.weights import weight_axes
 
 Mode = Literal["removable", "per_layer"]

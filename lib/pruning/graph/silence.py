@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lib.arrays import BoolArray
 from lib.errors import ConfigError
-from lib.pruning.graph.channels import BoolArray, ChannelGraph, Step
+from lib.pruning.graph.channels import ChannelGraph
+from lib.pruning.graph.flow import Step
 from lib.pruning.graph.kinds import CLOSED, WEIGHTED, drops_operands, has_factors
 
 

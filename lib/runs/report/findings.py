@@ -20,6 +20,7 @@ from lib.evaluation.ap import IOU_THRESHOLD, precision_recall
 from lib.geometry.boxes import iou_matrix
 from lib.models import inference_model, load
 from lib.pruning.cost import kernels, layer_costs
+from lib.pruning.graph.weights import filters_of
 
 IMAGES = 100  # at most so many are looked at
 PICTURES = 10  # and shown
@@ -158,12 +159,9 @@ def _live(model: keras.Model) -> dict[str, tuple[int, int]]:
     """Output channels of each layer with a kernel, and how many of them have a filter that is not zero."""
     counts = {}
     for layer in inference_model(model).layers:
-        if not (own := kernels(layer)):
-            continue
-        kernel = np.asarray(own[0])
-        if isinstance(layer, keras.layers.DepthwiseConv2D):
-            kernel = kernel.reshape(*kernel.shape[:-2], -1)
-        counts[layer.name] = (kernel.shape[-1], int(kernel.reshape(-1, kernel.shape[-1]).any(axis=0).sum()))
+        if kernels(layer):
+            filters = filters_of(layer, None)
+            counts[layer.name] = (filters.shape[-1], int(filters.reshape(-1, filters.shape[-1]).any(axis=0).sum()))
     return counts
 
 
