@@ -75,7 +75,7 @@ def facts_on_images(flow: Flow, images: NDArray[Any], wanted: set[int]) -> Facts
         if number in wanted:
             others = tuple(axis for axis in range(1, value.ndim) if axis != flow.axes[number])
             alive = ops.any(ops.not_equal(value, 0), axis=others)
-            found[number] = np.where(np.asarray(alive), np.nan, 0.0)
+            found[number] = np.where(ops.convert_to_numpy(alive), np.nan, 0.0)
     return found
 
 
@@ -195,8 +195,8 @@ def _behind_maker(step: Step, zero: BoolArray, negligible: float) -> FloatArray:
         by_input = filters.any(axis=tuple(range(filters.ndim - 2)))  # [channels in of a group, filters]
         silent = ~(by_input & read[group_of].T).any(axis=0)
     bias = _cut(layer.bias, negligible).astype(np.float32) if layer.use_bias else np.zeros(len(silent), np.float32)
-    activated = np.asarray(layer.activation(keras.ops.convert_to_tensor(bias[None])), np.float64)[0]
-    return np.where(silent, activated, np.nan)
+    activated = layer.activation(ops.convert_to_tensor(bias[None]))
+    return np.where(silent, np.asarray(ops.convert_to_numpy(activated), np.float64)[0], np.nan)
 
 
 def _called_on(layer: Any, ins: list[FloatArray], ones: tuple[int, ...]) -> FloatArray:
@@ -205,5 +205,5 @@ def _called_on(layer: Any, ins: list[FloatArray], ones: tuple[int, ...]) -> Floa
     if varies.all():
         return np.full(len(varies), np.nan)
     maps: list[Any] = [np.nan_to_num(operand).reshape(ones).astype(np.float32) for operand in ins]
-    made = np.asarray(layer(maps if len(maps) > 1 else maps[0], training=False), np.float64)
+    made = ops.convert_to_numpy(layer(maps if len(maps) > 1 else maps[0], training=False)).astype(np.float64)
     return np.where(varies, np.nan, made.reshape(-1))

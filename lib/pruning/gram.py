@@ -47,7 +47,7 @@ class Reading:
                 padding=layer.padding,
                 dilation_rate=tuple(layer.dilation_rate),
             )
-        return np.asarray(inputs, np.float32)
+        return np.asarray(ops.convert_to_numpy(inputs), np.float32)
 
     def grid(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """[B, ...] of the output's positions for prepared inputs of this shape."""

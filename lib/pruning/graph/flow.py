@@ -196,7 +196,7 @@ class Flow:
             shape = getattr(value, "shape", ())
             if isinstance(value, keras.KerasTensor) or len(shape) < -end or shape[end] != size or size == 1:
                 return value
-            return np.compress(kept[number], np.asarray(value), end)
+            return np.compress(kept[number], keras.ops.convert_to_numpy(value), end)
 
         arguments = step.call.node.arguments
         return {}, keras.tree.map_structure(constant, (tuple(arguments.args), dict(arguments.kwargs)))

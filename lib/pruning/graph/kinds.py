@@ -286,7 +286,7 @@ def acts_on_each_value(function: Callable[[Any], Any]) -> bool:
     values = np.tile(np.array([-3.0, -0.5, 0.5, 3.0], np.float32), (4, 1))
     changed = values + 2 * np.eye(4, dtype=np.float32)  # one value a row
     try:
-        before, after = (np.asarray(function(ops.convert_to_tensor(array))) for array in (values, changed))
+        before, after = (ops.convert_to_numpy(function(ops.convert_to_tensor(array))) for array in (values, changed))
     except Exception:  # a function that wants other shapes is none that acts on each value
         return False
     return before.shape == after.shape == values.shape and bool((before == after)[~np.eye(4, dtype=bool)].all())
@@ -304,4 +304,4 @@ def keeps_zero(layer: Any) -> bool:
 
 @cache
 def _of_zero(function: Callable[[Any], Any]) -> float:
-    return float(np.asarray(function(ops.zeros((1, 1))))[0, 0])
+    return float(ops.convert_to_numpy(function(ops.zeros((1, 1))))[0, 0])

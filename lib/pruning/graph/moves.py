@@ -84,7 +84,7 @@ def _sent(
         made = keras.tree.flatten(layer(*args, **kwargs))
     except Exception:  # with open axes of a length that the call was not made for
         return None
-    return [np.rint(np.asarray(values)).astype(np.int64) for values in made]
+    return [np.rint(keras.ops.convert_to_numpy(values)).astype(np.int64) for values in made]
 
 
 def _read(call: Call, values: IntArray, shape: Shape, numbers: IntArray, before: Shape, axis: int) -> Moved | None:

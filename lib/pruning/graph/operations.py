@@ -74,7 +74,7 @@ def _one_tensor(call: Call, shapes: list[Shape], axes: Mapping[int, int]) -> Rea
     ones = tuple(shape[axis] if at == axis else 1 for at in range(len(shape)))
     zeros = keras.ops.zeros(ones, keras.backend.standardize_dtype(call.node.input_tensors[0].dtype))
     args, kwargs = call.arguments({number: zeros})
-    made = np.asarray(call.layer(*args, **kwargs), np.float64)
+    made = np.asarray(keras.ops.convert_to_numpy(call.layer(*args, **kwargs)), np.float64)
     return Reading("pass", keeps=not made.any()) if np.isfinite(made).all() else None
 
 
