@@ -59,7 +59,7 @@ class Section(BaseModel):
 
     def __setattr__(self, name: str, value: Any) -> None:
         place, known = self._stands(), type(self).model_fields
-        full = f"{place.name}.{name}"
+        full = f"{place.name}.{name[:_SHOWN]}"
         if name in place.aliases:
             section, key = place.aliases[name]
             try:
@@ -148,7 +148,8 @@ class Settings(BaseModel):
         """Assigns values by section and key, as `config.json` has them; raises ConfigError as an assignment does."""
         for section, values in sections.items():
             if section not in type(self).model_fields:
-                raise ConfigError(f"{section!r} is no section{_nearest(str(section), list(type(self).model_fields))}")
+                nearest = _nearest(str(section), list(type(self).model_fields))
+                raise ConfigError(f"{section[:_SHOWN]!r} is no section{nearest}")
             if not isinstance(values, Mapping):
                 raise ConfigError(f"{section} must hold settings by name, got {values!r:.80}")
             for key, value in values.items():

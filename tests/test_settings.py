@@ -29,6 +29,15 @@ def test_errors_in_a_config_file_name_file_and_line(tmp_path: Path, line: str, m
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["TRAIN.{}", "{}.epoch"])
+def test_long_names_are_cut_in_messages(tmp_path: Path, name: str) -> None:
+    section, _, key = name.format("x" * 10_000).partition(".")
+    (tmp_path / "config.json").write_text(json.dumps({section: {key: 1}}))
+    with pytest.raises(ConfigError, match="is no s") as error:
+        load_config(tmp_path / "config.json")
+    assert len(str(error.value)) < 2000
+
+
 def test_file_without_a_config(tmp_path: Path) -> None:
     file = tmp_path / "empty.py"
     file.write_text("x = 1\n")

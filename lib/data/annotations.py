@@ -22,6 +22,7 @@ from lib.files import write_text
 logger = logging.getLogger(__name__)
 
 _SHOWN = 80  # characters of a line in a message
+_SHOWN_PATH = 500  # of a path, which may be a line of anything
 _FEW = 10  # boxes without a size are a slip, more of them than others a wrong format
 _RELATIVE = 1.5  # corners that are fractions, and all below this, are no pixels
 _INVALID_COLUMN = 7  # x y w h blur expression illumination invalid occlusion pose
@@ -297,10 +298,18 @@ def _check_twice(records: list[Record]) -> None:
             )
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long for any file
+        return False
+
+
 def _check_images(file: Path, records: list[Record]) -> None:
-    missing = [record for record in records if not record.image.is_file()]
+    missing = [record for record in records if not _is_file(record.image)]
     if missing:
+        where = str(missing[0].image)[:_SHOWN_PATH]
         raise DataError(
-            f"{missing[0].origin}: no image at {missing[0].image} ({len(missing)} of {len(records)} images of "
-            f"{file} are missing); check DATA.root_path and the image folders, or remove these lines"
+            f"{missing[0].origin}: no image at {where} ({len(missing)} of {len(records)} images of {file} are "
+            "missing); check DATA.root_path and the image folders, or remove these lines"
         )

@@ -5,6 +5,7 @@ them says that the machinery works, nothing about photographs.
 """
 
 import hashlib
+import json
 import logging
 import math
 import os
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from lib.arrays import FloatArray
 from lib.data.images import write_rgb
 from lib.errors import DataError
-from lib.files import read_json, strangers, write_json, write_text
+from lib.files import read_json, strangers, write_text
 from lib.geometry.boxes import area
 
 logger = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ def _manifest(root: Path) -> dict[str, Any] | None:
     """What the set in a folder is, its digest left out; None where there is none."""
     try:
         content = read_json(root / _MANIFEST)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return {key: value for key, value in content.items() if key != _DIGEST} if isinstance(content, dict) else None
 
@@ -92,16 +93,22 @@ def _require_ours(root: Path) -> None:
     if foreign or not (root / _MANIFEST).is_file():
         shown = f" ({foreign[0]}{' and more' if len(foreign) > 1 else ''})" if foreign else ""
         raise DataError(f"{root}: not empty and no sample set{shown}; choose another DATA.sample_path")
-    if _manifest(root) is None or read_json(root / _MANIFEST).get(_DIGEST) != _digest(root):
+    manifest = _manifest(root)
+    if manifest is None or (root / _MANIFEST).read_bytes() != _text(root, manifest).encode():
         raise DataError(
             f"{root}: a sample set of another version, seed or size that is not as it was drawn; remove the folder if "
             "nobody needs it, or choose another DATA.sample_path"
         )
 
 
-def _digest(root: Path) -> str:
-    """SHA-256 over the names and bytes of all files of a set but its manifest."""
-    digest = hashlib.sha256()
+def _text(root: Path, wanted: dict[str, Any]) -> str:
+    """The manifest of such a set with the files that are there."""
+    return json.dumps({**wanted, _DIGEST: _digest(root, wanted)}, indent=2) + "\n"
+
+
+def _digest(root: Path, wanted: dict[str, Any]) -> str:
+    """SHA-256 over what the set is, and the names and bytes of all its files but its manifest."""
+    digest = hashlib.sha256(json.dumps(wanted).encode())
     for file in sorted(path for path in root.rglob("*") if path.is_file()):
         name = file.relative_to(root).as_posix()
         if name != _MANIFEST:
@@ -129,7 +136,7 @@ def _make(root: Path, wanted: dict[str, int]) -> None:
                 rows = xywh.tolist() or [[0, 0, 0, 0]]
                 lines += [f"{x} {y} {w} {h} 0 0 0 0 0 0" for x, y, w, h in rows]
             write_text(work / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt", "\n".join(lines) + "\n")
-        write_json(work / _MANIFEST, {**wanted, _DIGEST: _digest(work)})
+        write_text(work / _MANIFEST, _text(work, wanted))
         if place.exists():
             place.rename(Path(aside) / "before")  # proved ours, and gone with the folder
         try:

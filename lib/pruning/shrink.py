@@ -45,7 +45,9 @@ def shrink(model: keras.Model, masks: Masks) -> keras.Model:
 def largest_difference(a: keras.Model, b: keras.Model, inputs: Any) -> float:
     """The largest absolute difference of any output value of two models on the same batch of inputs."""
     outputs = [keras.tree.flatten(one(inputs, training=False)) for one in (a, b)]
-    pairs = [[keras.ops.convert_to_numpy(one).astype(np.float64) for one in pair] for pair in zip(*outputs, strict=True)]
+    pairs = [
+        [keras.ops.convert_to_numpy(one).astype(np.float64) for one in pair] for pair in zip(*outputs, strict=True)
+    ]
     return max(float(np.abs(x - y).max(initial=0.0)) for x, y in pairs)
 
 

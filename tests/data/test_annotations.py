@@ -149,6 +149,12 @@ def test_missing_and_empty_files(tmp_path: Path) -> None:
         read_annotations(tmp_path / "binary.txt", tmp_path)
 
 
+def test_a_name_too_long_for_a_file_is_a_missing_image(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gt\.txt:1: no image at .*x+ \(1 of 1") as error:
+        read_annotations(_write(tmp_path, "x" * 5000, "0"), tmp_path)
+    assert len(str(error.value)) < 1200
+
+
 def test_missing_images_are_found_before_work_starts(tmp_path: Path) -> None:
     (tmp_path / "1.jpg").touch()
     file = _write(tmp_path, "1.jpg", "0", "2.jpg", "0", "3.jpg", "0")

@@ -86,6 +86,23 @@ def test_a_sample_set_that_was_changed_is_not_replaced(tmp_path: Path, change: s
     assert change == "removed" or mine.read_text() == "my own labels"
 
 
+@pytest.mark.parametrize("change", ["seed", "space", "nan", "deep"])
+def test_a_set_with_another_manifest_is_not_replaced(tmp_path: Path, change: str) -> None:
+    ensure_samples(tmp_path / "samples", 0, 2, 1)
+    manifest = tmp_path / "samples" / "manifest.json"
+    was = manifest.read_text()
+    text = {
+        "seed": was.replace('"seed": 0', '"seed": 7'),
+        "space": f"{was}\n",
+        "nan": was.replace('"seed": 0', '"seed": NaN'),
+        "deep": "[" * 100_000,
+    }[change]
+    manifest.write_text(text)
+    with pytest.raises(DataError, match="not as it was drawn"):
+        ensure_samples(tmp_path / "samples", 1, 2, 1)
+    assert manifest.read_text() == text
+
+
 def test_a_sample_set_is_for_whom_the_umask_says_and_made_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "disk")
