@@ -2,7 +2,8 @@
 
 One run (all stages, built-in samples) is left alone. Each of the others is killed with SIGKILL at a random moment,
 every second one while a file is being written, and the same command is given again until the run ends. Printed is
-whether it ends with the same bits in every weight, optimiser state and logged loss.
+whether it ends with the same bits in every weight, optimiser state, trial of a search and logged loss. With --racing
+the command is given twice at the same moment each time: one process works, the other must be refused.
 """
 
 import argparse
@@ -53,24 +54,55 @@ OVERRIDES = [
     "TRAIN.accumulate=2",
     "DATA.hin=96",
     "DATA.win=96",
+    "SEARCH.groups={'all': ['conv*']}",
+    "SEARCH.target=0.6",
+    "SEARCH.tolerance=0.03",
+    "SEARCH.n_init_points=2",
+    "SEARCH.n_opt_iterations=1",
+    "SEARCH.steps=1",
+    "SEARCH.recalibration_batches=1",
 ]
+REFUSED = b"another process works in it"
 
 
-ORDERS = ("pretrain,soft_prune,shrink,finetune", "pretrain,soft_prune,finetune,shrink")
+ORDERS = (
+    "pretrain,soft_prune,shrink,finetune",
+    "pretrain,soft_prune,finetune,shrink",
+    "pretrain,search,shrink,finetune",
+)
 
 
-def start(folder: Path, samples: Path, stages: str = ORDERS[0]) -> "subprocess.Popen[bytes]":
-    """Starts the job in a session of its own."""
-    command = [sys.executable, "-c", JOB, str(folder), str(samples), *OVERRIDES, f"TRAIN.stages={stages}"]
-    return subprocess.Popen(  # noqa: S603
-        command, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+class Job:
+    """The job, in one process or in several that are started at the same moment, each in a session of its own."""
 
+    def __init__(self, folder: Path, samples: Path, stages: str = ORDERS[0], processes: int = 1) -> None:
+        command = [sys.executable, "-c", JOB, str(folder), str(samples), *OVERRIDES, f"TRAIN.stages={stages}"]
+        self.folder = folder
+        self._processes = [
+            subprocess.Popen(  # noqa: S603
+                command, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            )
+            for _ in range(processes)
+        ]
 
-def finished(process: "subprocess.Popen[bytes]") -> None:
-    """Waits for the end of a job that is not killed."""
-    if process.wait() != 0:
-        raise RuntimeError(f"the job ended with {process.returncode}")
+    def ended(self) -> bool:
+        """Whether all processes have."""
+        return all(process.poll() is not None for process in self._processes)
+
+    def wait(self) -> None:
+        """Waits for the end; RuntimeError unless one process finished the job and the others were refused."""
+        said = [process.communicate()[1] for process in self._processes]
+        codes = [process.returncode for process in self._processes]
+        sound = all(code == 0 or (code == 1 and REFUSED in text) for code, text in zip(codes, said, strict=True))
+        if not sound or 0 not in codes:
+            raise RuntimeError(f"the job ended with {codes}: {said[-1][-2000:].decode(errors='replace')}")
+
+    def kill(self) -> None:
+        """SIGKILL to all of them."""
+        for process in self._processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
 
 def written(folder: Path) -> int:
@@ -82,18 +114,18 @@ def written(folder: Path) -> int:
     return newest
 
 
-def kill(process: "subprocess.Popen[bytes]", folder: Path, delay_s: float, in_write: bool) -> str:
+def kill(job: Job, delay_s: float, in_write: bool) -> str:
     """Kills the job `delay_s` after its first sign of life in the folder, or at the next write; returns what it hit."""
+    folder = job.folder
     before = written(folder)
-    while written(folder) == before and process.poll() is None:
+    while written(folder) == before and not job.ended():
         time.sleep(0.001)
     time.sleep(delay_s)
-    while in_write and not list(folder.rglob(".*.part*")) and process.poll() is None:
+    while in_write and not list(folder.rglob(".*.part*")) and not job.ended():
         time.sleep(0.0002)
-    if process.poll() is not None:
+    if job.ended():
         return ""
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    job.kill()
     left = [path.name for path in folder.rglob(".*.part*")]
     stages = len(read_json(folder / "state.json")["finished"]) if (folder / "state.json").is_file() else 0
     return f"after {delay_s:.1f} s, {stages} stages done, half written: {', '.join(left) or 'nothing'}"
@@ -122,7 +154,17 @@ def differences(one: Path, other: Path) -> list[str]:
             found.append(name)
     if (one / "history.csv").read_bytes() != (other / "history.csv").read_bytes():
         found.append("history.csv")
+    if _trials(one) != _trials(other):
+        found.append("the trials")
     return found
+
+
+def _trials(folder: Path) -> list[Any]:
+    """What was tried in a search, in its order, and what came out."""
+    trials = [read_json(file) for file in sorted(folder.glob("search/trial_*/trial.json"))]
+    return [
+        (trial["trial_id"], trial["hyperparameters"]["values"], trial["score"], trial["status"]) for trial in trials
+    ]
 
 
 def _load(keras: Any, one: Path, other: Path, name: str) -> list[Any]:
@@ -136,27 +178,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=1, help="kills of each")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stages", default=ORDERS[0], help=f"TRAIN.stages ({ORDERS[0]})")
+    parser.add_argument("--racing", action="store_true", help="start two processes each time")
     options = parser.parse_args(arguments)
+    processes = 2 if options.racing else 1
     draw = random.Random(options.seed)  # noqa: S311
     with tempfile.TemporaryDirectory() as place:
         samples, whole = Path(place) / "samples", Path(place) / "whole"
-        process = start(whole, samples, options.stages)
-        while not whole.exists() and process.poll() is None:
+        job = Job(whole, samples, options.stages)
+        while not whole.exists() and not job.ended():
             time.sleep(0.001)
         began = time.monotonic()
-        finished(process)
+        job.wait()
         length_s = time.monotonic() - began
         print(f"the run that is left alone trains for {length_s:.1f} s", flush=True)
         kills = same = 0
         for run in range(options.runs):
             killed = Path(place) / f"killed{run}"
             for number in range(options.kills):
-                hit = kill(
-                    start(killed, samples, options.stages), killed, draw.uniform(0, length_s), (run + number) % 2 == 1
-                )
+                job = Job(killed, samples, options.stages, processes)
+                hit = kill(job, draw.uniform(0, length_s), (run + number) % 2 == 1)
                 kills += bool(hit)
                 print(f"run {run}: {hit or 'it had ended'}", flush=True)
-            finished(start(killed, samples, options.stages))
+            Job(killed, samples, options.stages, processes).wait()
             found = differences(whole, killed)
             same += not found
             print(f"run {run}: {'bitwise equal' if not found else 'DIFFERENT: ' + ', '.join(found)}", flush=True)
