@@ -1,6 +1,8 @@
 """Takes channels out of a model in one go, without training: the least important ones, or those that are zero already.
 
 python tools/prune.py --ckpt_path A.keras --rates 0.4 --output B.keras --check
+python tools/prune.py --ckpt_path A.keras --macs 0.5 [--scope global] --output B.keras
+python tools/prune.py --ckpt_path A.keras --explain [--dot A.dot]
 python tools/prune.py --ckpt_path A.keras --rates 0.1875 --repair FOLDER [--annotations FILE] --output B.keras
 python tools/prune.py --ckpt_path A.keras --zeros [--output B.keras] [--check]
 python tools/prune.py --ckpt_path yunet_n.pth --rates 0.125 --repair FOLDER --opencv face.onnx
@@ -32,14 +34,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.opencv is not None and Path(options.opencv).suffix != ".onnx":
             raise ModelError(f"{options.opencv}: expected a name ending in .onnx")
         rates = None if options.rates is None else _rates(options.rates)
+        budget = {"macs": options.macs, "parameters": options.parameters}
+        budget = {name: share for name, share in budget.items() if share is not None}
 
         import keras  # TensorFlow takes seconds
 
         from lib.models import save
-        from lib.pruning import CostModel, apply_masks, plan, removable_part, removal_report, shrink
+        from lib.pruning import CostModel, apply_masks, explain, plan, removable_part, removal_report, shrink
         from lib.tables import removal_table
 
-        model = _model(options.ckpt_path)
+        model, protected = _model(options.ckpt_path), tuple(options.protected)
+        if options.explain:
+            found = explain(model, protected, (options.height, options.width))
+            print(found)
+            if options.dot:
+                found.write_dot(options.dot)
+            return 0
         if options.check or options.repair:  # what would fail after the work
             from lib.data.images import image_files
             from lib.evaluation.equality import require_image_input
@@ -49,12 +59,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 image_files(folder)
         masked = keras.models.clone_model(model)
         masked.set_weights(model.get_weights())
-        protected = tuple(options.protected)
-        if rates is not None:
-            divisor, least = options.channel_divisor, options.min_channels
-            masks = plan(model, rates, options.criterion, options.mode, divisor, least, protected, options.seed)
+        if not options.zeros:
+            masks = plan(
+                model,
+                rates,
+                criterion=options.criterion,
+                mode=options.mode,
+                channel_divisor=options.channel_divisor,
+                min_channels=options.min_channels,
+                protected=protected,
+                seed=options.seed,
+                scope=options.scope,
+                floor=options.floor,
+                size_px=(options.height, options.width),
+                **budget,
+            )
             apply_masks(masked, masks)
-        if rates is None or options.mode == "per_layer":
+        if options.zeros or options.mode == "per_layer":
             part = removable_part(masked, protected)
             masks = part.masks
             print(f"{len(part.zero_filters)} filters are all zero; of these")
@@ -85,7 +106,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--rates", help='a rate, or a JSON file {"pattern of set or layer names": rate, ...}')
+    what.add_argument("--macs", type=float, help="the share of the multiply-accumulates that is left, met exactly")
+    what.add_argument("--parameters", type=float, help="the share of the parameters that is left, met exactly")
+    what.add_argument("--explain", action="store_true", help="only say which channels can go, and why others must stay")
     what.add_argument("--zeros", action="store_true", help="only what is zero already, and say why the rest must stay")
+    parser.add_argument("--scope", default="set", choices=("set", "global"), help="of a budget (set)")
+    parser.add_argument("--floor", type=float, default=0.1, help="scope global: the share that every set keeps (0.1)")
+    parser.add_argument("--dot", help="with --explain: a file for the graph in graphviz' language")
     parser.add_argument("--output", help="the .keras file for the smaller model")
     parser.add_argument("--opencv", help="an .onnx file for the smaller YuNet, for cv2.FaceDetectorYN")
     parser.add_argument("--masked", help="a .keras file for the model with zeros in place of what goes")
@@ -96,7 +123,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repair_images", type=int, default=192, help="photographs to repair it on (192)")
     parser.add_argument("--criterion", default="fpgm", help="fpgm, l1, l2, lamp, gamma or random (fpgm)")
     parser.add_argument("--mode", default="removable", choices=("removable", "per_layer"))
-    parser.add_argument("--channel_divisor", type=int, default=1, help="kept channels: a multiple of this (1)")
+    parser.add_argument(
+        "--channel_divisor", "--round_to", type=int, default=1, help="kept channels: a multiple of this (1)"
+    )
     parser.add_argument("--min_channels", type=int, default=1, help="so many stay; 0: a rate of 1 empties a set (1)")
     parser.add_argument("--protected", nargs="*", default=[], help="patterns of layers whose channels stay")
     parser.add_argument("--height", type=int, default=480, help="input height for the MACs, px (480)")

@@ -38,14 +38,14 @@ class CostModel:
         protected: as for `channel_sets`.
 
     Attributes:
-        sets: the prunable sets, "removable".
+        sets: the prunable sets, "removable"; `set_map` places them in the model's graph.
         full: cost with all channels.
 
     """
 
     def __init__(self, model: keras.Model, height_px: int, width_px: int, protected: tuple[str, ...] = ()) -> None:
         self._graph = ChannelGraph(model, protected)
-        placed = SetMap(self._graph, "removable")
+        self.set_map = placed = SetMap(self._graph, "removable")
         self._placed: list[PlacedSet] = [*placed.sets, *placed.fixed]
         self.sets: list[ChannelSet] = [found.item for found in placed.sets]
         self._index = {item.name: number for number, item in enumerate(self.sets)}

@@ -1,6 +1,6 @@
 """Scores of filters: the lowest go first. A kernel is an array [kh, kw, channels in, filters]."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -44,7 +44,7 @@ def lamp(kernel: FloatArray) -> FloatArray:
 
 
 Score = Callable[[FloatArray], FloatArray]
-Criterion = str | Score
+Criterion = str | Score | Mapping[str, FloatArray]
 
 CRITERIA: dict[str, Score] = {"fpgm": fpgm, "l1": l1, "l2": l2, "lamp": lamp}
 GAMMA = "gamma"  # the size of a batch normalisation's scale (Liu et al., arXiv 1708.06519); looks at no filter

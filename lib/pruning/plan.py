@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
 from lib.arrays import FloatArray
 from lib.errors import ConfigError
+from lib.pruning.budgets import Budget, CostOf, Quantity, Scope, counts_within
+from lib.pruning.cost_model import CostModel
 from lib.pruning.criteria import CRITERIA, GAMMA, NAMES, RANDOM, Criterion, Score, combined, lowest
 from lib.pruning.graph.channels import ChannelGraph
 from lib.pruning.graph.flow import Ports
@@ -18,20 +20,35 @@ from lib.pruning.graph.weights import filters_of
 from lib.pruning.masks import Masks
 from lib.pruning.zeros import silent_channels
 
+_ANY_PX = (512, 512)  # where only shapes are asked for that no size changes
 Rates = float | Mapping[str, float]
 
 
 def plan(
     model: keras.Model,
-    rates: Rates,
+    rates: Rates | None = None,
     criterion: Criterion = "fpgm",
     mode: Mode = "removable",
     channel_divisor: int = 1,
     min_channels: int = 1,
     protected: tuple[str, ...] = (),
     seed: int = 0,
+    *,
+    macs: float | None = None,
+    parameters: float | None = None,
+    latency: float | None = None,
+    latency_of: CostOf | None = None,
+    scope: Scope = "set",
+    floor: float = 0.1,
+    per: Literal["macs", "parameters"] | None = None,
+    round_to: int | None = None,
+    size_px: tuple[int, int] | None = None,
 ) -> Masks:
-    """Chooses the floor(rate * channels) least important channels of every set, by the model's present weights.
+    """Chooses the least important channels of every set, by the model's present weights.
+
+    How many is said by `rates`, floor(rate * channels) of a set, or by a budget: the share of the multiply-accumulates,
+    parameters or milliseconds that may be left. A budget is met exactly: one channel more of any set, or `round_to`
+    more, would exceed it.
 
     In mode "removable" channels that by their weights are zero wherever they are read come first, whatever the
     criterion says of their filters: they cost nothing. The criterion "random" looks at no weights.
@@ -40,24 +57,47 @@ def plan(
         rates: one rate, 0 <= rate < 1, or a mapping from patterns ("context*") to rates. A pattern stands for the sets
             that it names; a set that no pattern names follows one that names a layer of it. Others keep all channels.
         criterion: "fpgm", "l1", "l2", "lamp", "gamma" (the scale of the batch normalisation behind the filters),
-            "random", or a function of a layer's filters, [..., filters] -> [filters]: the lowest go first.
+            "random", a function of a layer's filters, [..., filters] -> [filters], or scores by set name [channels],
+            such as `scores` gives: the lowest go first.
         mode: see `channel_sets`.
         channel_divisor: the channels that stay are rounded up to a multiple of this, as far as the set goes; 1: off.
         min_channels: so many stay in every set. With 0 a rate of 1 empties a set, and what it alone fed goes with it.
         protected: see `channel_sets`.
         seed: of the criterion "random".
+        macs, parameters, latency: in place of rates, see `lib.pruning.budgets.Budget`, as are
+        latency_of, scope, floor, per: the others. Sets that the criterion says nothing of keep all channels then.
+        round_to: another name of `channel_divisor`.
+        size_px: height and width of the images at which multiply-accumulates are counted, where the model takes any.
 
     Raises:
-        ConfigError: a value out of range, a pattern that matches nothing, a set that two patterns match, a criterion
-            that does not score a set, or rates that empty a set without which the model does not work.
+        ConfigError: a value out of range, not one of rates and budgets, a pattern that matches nothing, a set that two
+            patterns match, a criterion that does not score a set, rates that empty a set without which the model does
+            not work, or a budget that cannot be met.
         ModelError: a layer's channels cannot be followed.
 
     """
+    channel_divisor = channel_divisor if round_to is None else round_to
     if channel_divisor < 1 or min_channels < 0:
         raise ConfigError(
             f"channel_divisor must be at least 1 and min_channels at least 0, got {channel_divisor} and {min_channels}"
         )
+    budgets: dict[Quantity, float | None] = {"macs": macs, "parameters": parameters, "latency": latency}
+    given: list[tuple[Quantity, float]] = [(name, share) for name, share in budgets.items() if share is not None]
+    if len(given) + (rates is not None) != 1:
+        raise ConfigError("give one of rates, macs, parameters and latency")
+    if given:
+        budget = Budget(*given[0], scope=scope, floor=floor, per=per, latency_of=latency_of)
+        budget.check()
+        if mode != "removable":
+            raise ConfigError(f"a budget counts what is removed: it needs mode 'removable', got {mode!r}")
+        costs = CostModel(model, *image_size(model, size_px, "macs" in (budget.quantity, budget.per)), protected)
+        _require_sets(costs.set_map)
+        said = _ranked(costs.set_map, criterion, seed)
+        kept = counts_within(budget, costs, said, channel_divisor, min_channels)
+        return _masks(costs.set_map, kept, said, criterion, protected)
+    assert rates is not None
     placed = SetMap(ChannelGraph(model, protected), mode)
+    _require_sets(placed)
     may_empty = min_channels == 0 and mode == "removable"
     rate_of = _rate_by_set(placed, rates, may_empty)
     kept = {}
@@ -67,7 +107,7 @@ def plan(
         if count:
             count = min(size, max(-(-count // channel_divisor) * channel_divisor, min_channels))
         kept[found.item.name] = count
-    return _masks(placed, kept, criterion, protected, seed)
+    return _masks(placed, kept, _ranked(placed, criterion, seed), criterion, protected)
 
 
 def plan_kept(
@@ -93,7 +133,7 @@ def plan_kept(
             raise ConfigError(f"no set of channels is called {name!r}; known: {', '.join(sizes)}")
         if not 0 <= count <= sizes[name]:
             raise ConfigError(f"{name} has {sizes[name]} channels and cannot keep {count}")
-    return _masks(placed, {**sizes, **kept}, criterion, protected, seed)
+    return _masks(placed, {**sizes, **kept}, _ranked(placed, criterion, seed), criterion, protected)
 
 
 def scores(
@@ -112,6 +152,8 @@ def scores(
 
 
 def _scores(placed: SetMap, criterion: Criterion, seed: int) -> dict[str, FloatArray]:
+    if isinstance(criterion, Mapping):
+        return _given_scores(placed, criterion)
     if isinstance(criterion, str) and criterion not in NAMES:
         raise ConfigError(f"no criterion is called {criterion!r}; known: {', '.join(NAMES)}")
     if criterion == RANDOM:
@@ -122,24 +164,83 @@ def _scores(placed: SetMap, criterion: Criterion, seed: int) -> dict[str, FloatA
     return {name: combined(said) for name, said in members.items() if said}
 
 
-def _masks(
-    placed: SetMap, kept: Mapping[str, int], criterion: Criterion, protected: tuple[str, ...], seed: int
-) -> Masks:
-    scores_of = _scores(placed, criterion, seed)
-    channels = {}
-    first = (
-        silent_channels(placed) if placed.mode == "removable" and criterion != RANDOM else np.zeros(placed.slots, bool)
+def _given_scores(placed: SetMap, given: Mapping[str, Any]) -> dict[str, FloatArray]:
+    """Copies of scores by set name; raises ConfigError unless they are finite and fit the sets."""
+    sizes = {found.item.name: found.item.size for found in placed.sets}
+    if unknown := given.keys() - sizes.keys():
+        raise ConfigError(f"there are scores of {min(unknown)!r}, but no such set; known: {', '.join(sizes)}")
+    found: dict[str, FloatArray] = {name: np.array(given[name], np.float64) for name in sizes if name in given}
+    for name, said in found.items():
+        if said.shape != (sizes[name],) or not np.isfinite(said).all():
+            raise ConfigError(f"{name} needs {sizes[name]} finite scores, one a channel, got shape {said.shape}")
+    return found
+
+
+def _ranked(placed: SetMap, criterion: Criterion, seed: int) -> dict[str, FloatArray]:
+    """The scores by which channels are taken: those that are silent by their weights come first of all."""
+    found = _scores(placed, criterion, seed)
+    if placed.mode == "removable" and criterion != RANDOM:
+        silent = silent_channels(placed)
+        for item in placed.sets:
+            if item.item.name in found:
+                found[item.item.name][silent[item.slots]] = -np.inf
+    return found
+
+
+def image_size(model: keras.Model, size_px: tuple[int, int] | None, needed: bool) -> tuple[int, int]:
+    """Height and width at which costs are counted: as given, or else the model's input's.
+
+    Raises:
+        ConfigError: it is `needed`, not given, and the model takes images of any size.
+
+    """
+    if size_px is not None:
+        return size_px
+    sizes = [tuple(tensor.shape[1:3]) for tensor in model.inputs if len(tensor.shape) == 4]
+    if not any(None in size for size in sizes):
+        return sizes[0] if sizes else _ANY_PX
+    if needed:
+        raise ConfigError(
+            f"{model.name} takes images of any size; give size_px=(height, width), at which its multiply-accumulates "
+            "are counted"
+        )
+    return _ANY_PX
+
+
+def _require_sets(placed: SetMap) -> None:
+    """Raises ConfigError where a model has no channel that can go; says why."""
+    if placed.sets:
+        return
+    reasons = dict.fromkeys(
+        f"{found.item.name}: {placed.graph.reasons[int(placed.graph.class_of[placed.slot_of == slot][0])]}"
+        for found in placed.fixed
+        for slot in found.slots[:1]
     )
+    why = "; ".join(list(reasons)[:3]) or "it has no layer that makes channels"
+    raise ConfigError(
+        f"no channel can be taken out of this model ({why}); channels can go between a layer that makes them and "
+        "layers that read them one by one: see lib.pruning.explain"
+    )
+
+
+def _masks(
+    placed: SetMap,
+    kept: Mapping[str, int],
+    ranked: Mapping[str, FloatArray],
+    criterion: Criterion,
+    protected: tuple[str, ...],
+) -> Masks:
+    channels = {}
     for found in placed.sets:
         item, count = found.item, found.item.size - kept[found.item.name]
-        if item.name not in scores_of and count:
+        if item.name not in ranked and count:
             raise ConfigError(
                 f"{item.name} runs through no batch normalisation with a gamma, by which {criterion!r} chooses; "
                 "take another criterion, or give this set the rate 0"
+                if criterion == GAMMA
+                else f"the scores say nothing of {item.name}; add it, or give this set the rate 0"
             )
-        said = scores_of.get(item.name, np.zeros(item.size))
-        said[first[found.slots]] = -np.inf
-        channels[item.name] = lowest(said, count)
+        channels[item.name] = lowest(ranked[item.name], count) if count else ()
     emptied = [name for name, count in kept.items() if not count]
     if emptied:
         try:
@@ -177,6 +278,7 @@ def _scored(placed: SetMap, criterion: Criterion) -> list[Ports]:
 def _layer_scores(layer: Any, criterion: Criterion) -> FloatArray:
     if criterion == GAMMA:
         return np.abs(np.asarray(layer.gamma, np.float64))
+    assert not isinstance(criterion, Mapping), "scores of channels need no layer's"
     score: Score = CRITERIA[criterion] if isinstance(criterion, str) else criterion
     filters = filters_of(layer)
     found = np.asarray(score(filters), np.float64)

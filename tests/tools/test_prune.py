@@ -39,6 +39,24 @@ def test_prunes_saves_and_proves_it(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert left < count_parameters(load(masked)) == count_parameters(load(checkpoint))
 
 
+def test_meets_a_budget(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = tmp_path / "small.keras"
+    assert main([f"--ckpt_path={checkpoint}", "--parameters=0.5", "--scope=global", f"--output={small}"]) == 0
+    left = count_parameters(load(small)) / count_parameters(load(checkpoint))
+    assert 0.4 < left <= 0.5
+    with pytest.raises(SystemExit):
+        main([f"--ckpt_path={checkpoint}", "--macs=0.0001"])
+    assert "macs=0.0001 cannot be met" in capsys.readouterr().err
+
+
+def test_explains_what_can_go(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([f"--ckpt_path={checkpoint}", "--explain", f"--dot={tmp_path}/m.dot", "--protected=conv2"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^conv3: 8 channels can go, each with .* MACs; made by conv3", printed, re.MULTILINE)
+    assert "channels stay: conv2 is protected" in printed
+    assert (tmp_path / "m.dot").read_text().startswith("digraph")
+
+
 def test_says_what_of_the_zeros_can_go(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = load(checkpoint)
     masks = plan(model, 0.5, mode="per_layer")
