@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,16 +18,28 @@ from lib.errors import ToolkitError
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary name beside `path`; on success the file there replaces `path`, otherwise it is removed."""
+    with _aside(path) as (temporary, final):
+        yield temporary
+        _sync(temporary)
+        temporary.replace(final)
+
+
+@contextmanager
+def _aside(path: str | os.PathLike[str]) -> Iterator[tuple[Path, Path]]:
+    """A name beside `path` that is removed in the end, and `path` itself, whose folder is there."""
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f".{final.stem}.{os.getpid()}.part{final.suffix}")
+    # Not the process' number: processes on several machines, which share the folder, may have the same.
+    temporary = final.with_name(f".{final.stem}.{secrets.randbelow(10**12)}.part{final.suffix}")
     try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(final)
+        yield temporary, final
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb") as written:
+        os.fsync(written.fileno())
 
 
 # What `replacing` calls its file until it is whole.
@@ -71,7 +84,27 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
     """Writes JSON; the file is whole or absent. ValueError for NaN, which JSON does not know."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_text(path, _json(content))
+
+
+def create_json(path: str | os.PathLike[str], content: Any) -> bool:
+    """Writes JSON where there is no such file; False where there is. Of processes that race for it, one creates it."""
+    with _aside(path) as (temporary, final):
+        temporary.write_text(_json(content), encoding="utf-8")
+        _sync(temporary)
+        try:
+            final.hardlink_to(temporary)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without hard links
+            if final.exists():
+                return False
+            temporary.replace(final)
+    return True
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

@@ -1,12 +1,25 @@
+import errno
 import json
+import multiprocessing
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lib.errors import DataError
-from lib.files import is_left_half_written, read_json, read_own, replacing, sha256, strangers, write_json, write_text
+from lib.files import (
+    create_json,
+    is_left_half_written,
+    read_json,
+    read_own,
+    replacing,
+    sha256,
+    strangers,
+    write_json,
+    write_text,
+)
 
 
 def test_file_is_whole_or_absent(tmp_path: Path) -> None:
@@ -35,6 +48,51 @@ def test_json_round_trip_and_no_nan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "a.json", {"a": float("nan")})
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": [1, 2.5, None]}
+
+
+@pytest.mark.parametrize("hard_links", [True, False])
+def test_a_file_is_created_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hard_links: bool) -> None:
+    if not hard_links:
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    file = tmp_path / "deep" / "a.json"
+    assert create_json(file, 1)
+    assert not create_json(file, 2)
+    assert read_json(file) == 1
+    assert list(file.parent.iterdir()) == [file]
+
+
+def _race(folder: Path, number: int, start: Any, wins: Any) -> None:
+    for turn in range(100):
+        start.wait()
+        if create_json(folder / f"{turn}.json", number):
+            wins[turn] += 1
+        write_json(folder / "shared.json", [number] * 1000)
+
+
+def test_processes_race_for_a_file_and_one_creates_it(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    start, wins = context.Barrier(2), context.Array("i", 100)
+    processes = [context.Process(target=_race, args=(tmp_path, number, start, wins)) for number in (1, 2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(30)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert wins[:] == [1] * 100
+    assert len(set(read_json(tmp_path / "shared.json"))) == 1
+    assert len(list(tmp_path.iterdir())) == 101
+
+
+def test_two_write_aside_under_different_names(tmp_path: Path) -> None:
+    with replacing(tmp_path / "a.txt") as one, replacing(tmp_path / "a.txt") as other:
+        assert one != other
+        one.write_text("one")
+        other.write_text("other")
+    assert (tmp_path / "a.txt").read_text() == "one"
 
 
 def test_sha256(tmp_path: Path) -> None:

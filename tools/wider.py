@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.console import friendly_errors, progress_bar, start_logging
 from lib.errors import ConfigError
+from lib.evaluation.shards import Shard
 
 PROTOCOL_NAMES = ("single", "multiscale", "pruned_dsfd")
 
@@ -28,9 +29,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--annotation", help="annotation text; only the images that it names")
     parser.add_argument("--workers", type=int, default=1, help="processes, each with a model of its own (default 1)")
+    parser.add_argument(
+        "--shard",
+        default="1/1",
+        metavar="NUMBER/COUNT",
+        help="only these of the images, e.g. 2/8 for the second of eight shards; any number of processes and machines "
+        "may fill one --result, each with a shard of its own",
+    )
     options = parser.parse_args(arguments)
     start_logging()
     with friendly_errors():
+        shard = Shard.parse(options.shard)
         if options.workers < 1:
             raise ConfigError(f"--workers {options.workers}: expected at least 1")
         from lib.evaluation.prediction_folder import (  # importing Keras takes seconds: after the options are sound
@@ -39,11 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
 
         images = find_images(options.data_dir, options.annotation)
+        bar = progress_bar(options.protocol)
         written, failures = predict(
-            options.model, images, options.result, options.protocol, options.workers, progress_bar(options.protocol)
+            options.model, images, options.result, options.protocol, options.workers, bar, shard=shard
         )
+        images = shard.of(images)
         kept = len(images) - written - len(failures)
-        print(f"{options.result}: {written} files written, {kept} kept, protocol {options.protocol}")
+        part = f", shard {shard}" if shard.count > 1 else ""
+        print(f"{options.result}: {written} files written, {kept} kept, protocol {options.protocol}{part}")
         for name, reason in failures.items():
             print(f"no prediction for {name}: {reason}", file=sys.stderr)
         if failures:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from lib.arrays import FloatArray, IntArray
 from lib.data.numbers import LIMIT, is_plain
 from lib.errors import DataError
+from lib.evaluation.shards import missing_shards
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,8 @@ def read_predictions(
     Args:
         source: the result folder, or a .zip of it.
         names: per image, its file without `.txt`, as `prediction_name` gives it.
-        only_predicted: whether images without a prediction file are left out, rather than an error.
+        only_predicted: whether images without a prediction file are left out, rather than an error. Where a whole
+            shard is missing, they are an error all the same.
 
     Returns:
         The detections of the images that have a file, and which of the images, bool [n], these are.
@@ -74,6 +76,8 @@ def read_predictions(
             if text is not None:
                 present[index] = True
                 rows.append(parse_predictions(text, f"{source}/{name}.txt"))
+    if not present.all():
+        _require_all_shards(source, names, present)
     if not present.any():
         raise DataError(_nothing_found(Path(source), names))
     if not present.all() and not only_predicted:
@@ -96,6 +100,16 @@ def read_predictions(
         )
     _check_meaning(source, every)
     return Predictions(np.column_stack([x, y, x + w, y + h]), scores.copy(), starts), present
+
+
+def _require_all_shards(source: str | os.PathLike[str], names: Sequence[str], present: NDArray[np.bool_]) -> None:
+    """Raises DataError where a folder that was to be made in shards lacks some."""
+    if missing := missing_shards(source):
+        raise DataError(
+            f"{source}: shard {', '.join(map(str, missing))} is missing, or has not come to its end "
+            f"({int((~present).sum())} of {len(names)} images have no prediction file); run tools/wider.py with "
+            f"--shard {missing[0]}{' and so on' if len(missing) > 1 else ''}, or without --shard for all that is left"
+        )
 
 
 def _check_meaning(source: str | os.PathLike[str], rows: FloatArray) -> None:

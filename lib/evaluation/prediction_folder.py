@@ -2,13 +2,16 @@
 
 A result folder holds `<event>/<image>.txt` for `<event>/<image>.jpg` and `manifest.json`, which says what made them. A
 run that stopped goes on with the images that have no file yet, and only with the same model, protocol and version.
+Several processes may work in one folder, also from several machines: files are whole or absent, and each has its shard.
 """
 
 import logging
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.connection import Connection, wait
@@ -26,7 +29,8 @@ from lib.detection.formats import content_file
 from lib.detection.protocols import PROTOCOLS
 from lib.errors import DataError, ToolkitError
 from lib.evaluation.prediction_files import prediction_name
-from lib.files import is_left_half_written, read_json, sha256, write_json, write_text
+from lib.evaluation.shards import Shard
+from lib.files import create_json, is_left_half_written, read_json, sha256, write_text
 from lib.geometry.suppression import best_first
 
 logger = logging.getLogger(__name__)
@@ -34,6 +38,8 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 # What has to be the same for files of an earlier run to stay.
 _IDENTITY = ("model_sha256", "protocol", "version")
+# Writing a file takes milliseconds: one that is half written for so long is nobody's, whatever the clocks say.
+_ABANDONED_S = 3600
 
 
 @dataclass(frozen=True)
@@ -139,10 +145,10 @@ def open_result(folder: str | os.PathLike[str], model: str | os.PathLike[str], p
     ours = {"model": model.name, "model_sha256": sha256(content), "protocol": protocol, "version": __version__}
     manifest = result / MANIFEST
     if not manifest.exists():
-        if result.exists() and any(result.iterdir()):
+        if _holds_something(result) and not manifest.exists():
             raise DataError(f"{result}: not empty, and no {MANIFEST} says what made its files; choose another --result")
-        write_json(manifest, ours)
-        return ours["model_sha256"]
+        if create_json(manifest, ours):
+            return ours["model_sha256"]
     try:
         theirs = read_json(manifest)
         differing = [key for key in _IDENTITY if theirs[key] != ours[key]]
@@ -154,10 +160,22 @@ def open_result(folder: str | os.PathLike[str], model: str | os.PathLike[str], p
             f"{result}: holds predictions of another {' and '.join(key.split('_')[0] for key in differing)}:{changes}\n"
             "Choose another --result, or remove this folder to start anew."
         )
-    for remains in result.rglob(".*.part.txt"):  # of a run that was killed while writing
-        if is_left_half_written(remains.name, r".+\.txt"):
-            remains.unlink()
+    _remove_leftovers(result)
     return ours["model_sha256"]
+
+
+def _holds_something(result: Path) -> bool:
+    """Whether there is more in a folder than what another process, which starts it just now, writes first."""
+    return result.exists() and any(not is_left_half_written(file.name, r"manifest\.json") for file in result.iterdir())
+
+
+def _remove_leftovers(result: Path) -> None:
+    """Removes what runs that were killed while writing left; not what another process is writing now."""
+    for file in result.rglob(".*.part.*"):
+        with suppress(FileNotFoundError):
+            old = time.time() - file.stat().st_mtime > _ABANDONED_S
+            if old and is_left_half_written(file.name, r".+\.(txt|json)"):
+                file.unlink()
 
 
 def predict(
@@ -167,6 +185,8 @@ def predict(
     protocol: str,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    shard: Shard = Shard(),  # noqa: B008  (it cannot be changed)
 ) -> tuple[int, dict[str, str]]:
     """Writes the predictions of every image that has none yet in the result folder; see `open_result`.
 
@@ -175,6 +195,7 @@ def predict(
         protocol: a name in `PROTOCOLS`.
         workers: so many processes, each with a model of its own; the results are the same for any number.
         progress: called with (images done, images to do), those that were there already not counted.
+        shard: only these of the images; others may be predicted at the same time, here or elsewhere.
 
     Returns:
         How many files were written, and for each image that could not be used the reason; it gets no file.
@@ -184,6 +205,9 @@ def predict(
 
     """
     model_sha256 = open_result(folder, model, protocol)
+    names = [image.name for image in images]
+    shard.begin(folder, names)
+    images = shard.of(images)
     pending = [image for image in images if not (Path(folder) / image.prediction).is_file()]
     if len(pending) < len(images):
         logger.info("%s: %d of %d images are there already", folder, len(images) - len(pending), len(images))
@@ -194,6 +218,7 @@ def predict(
             failures[name] = failure
         if progress is not None:
             progress(done, len(pending))
+    shard.end(folder, names)
     return len(pending) - len(failures), dict(sorted(failures.items()))
 
 

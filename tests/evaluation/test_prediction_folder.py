@@ -13,8 +13,10 @@ import lib
 from lib.data.images import write_rgb
 from lib.errors import DataError, ModelError, ToolkitError
 from lib.evaluation import prediction_folder
-from lib.evaluation.prediction_files import parse_predictions
+from lib.evaluation.prediction_files import parse_predictions, prediction_name, read_predictions
 from lib.evaluation.prediction_folder import find_images, open_result, predict, prediction_text
+from lib.evaluation.shards import Shard
+from lib.files import create_json
 from lib.models import build, save
 from tests.detectors import small_detector
 from tests.networks import lively
@@ -54,6 +56,10 @@ def data(tmp_path: Path) -> Path:
 
 def texts(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.txt")}
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_text_is_in_the_official_format() -> None:
@@ -187,13 +193,57 @@ def test_a_run_that_stopped_goes_on_with_what_is_missing(model: Path, data: Path
     predict(model, images[:2], result, "single")
     kept = result / images[0].prediction
     kept.write_text("kept as it is\n")
-    remains = result / "0--Event" / ".image_4.123.part.txt"
-    remains.write_text("half a fi")
+    remains, being_written = (result / "0--Event" / f".image_4.{number}.part.txt" for number in (123, 124))
+    for file in (remains, being_written):
+        file.write_text("half a fi")
+    os.utime(remains, (0, 0))
     assert predict(model, images, result, "single") == (3, {})
     assert kept.read_text() == "kept as it is\n"
     assert not remains.exists()
+    being_written.unlink()  # by now perhaps another process is at it
     assert texts(result) == {**texts(whole), str(images[0].prediction): "kept as it is\n"}
     assert predict(model, images, result, "single") == (0, {})
+
+
+def test_shards_together_are_the_whole(model: Path, data: Path, tmp_path: Path) -> None:
+    images, whole, joined = find_images(data), tmp_path / "whole", tmp_path / "joined"
+    predict(model, images, whole, "single")
+    names = [prediction_name(image.name) for image in images]
+    for number in (8, 3, 1, 2, 5, 6, 7):  # in any order; there are five images, so some are empty
+        predict(model, images, joined, "single", shard=Shard(number, 8))
+    with pytest.raises(DataError, match=r"shard 4/8 is missing.*\(1 of 5 images .*--shard 4/8"):
+        read_predictions(joined, names, only_predicted=True)
+    assert predict(model, images, joined, "single", shard=Shard(4, 8)) == (1, {})
+    assert texts(joined) == texts(whole)
+    assert len(read_predictions(joined, names)[0].scores) > 0
+    assert predict(model, images, joined, "single") == (0, {})
+    assert everything(joined) == everything(whole)
+
+
+def test_what_shards_left_out_is_predicted_without(model: Path, data: Path, tmp_path: Path) -> None:
+    images, whole, joined = find_images(data), tmp_path / "whole", tmp_path / "joined"
+    predict(model, images, whole, "single")
+    predict(model, images, joined, "single", shard=Shard(2, 3))
+    assert predict(model, images, joined, "single") == (3, {})
+    assert everything(joined) == everything(whole)
+
+
+def test_two_processes_may_start_a_folder_at_once(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one comes first just before this one would write the manifest, or has not finished it yet."""
+    started = open_result(tmp_path / "early", model, "single")
+    (tmp_path / "early" / "manifest.json").rename(tmp_path / "early" / ".manifest.99.part.json")
+    assert open_result(tmp_path / "early", model, "single") == started
+
+    def other_first(path: Path, content: dict[str, str]) -> bool:
+        create_json(path, {**content, "protocol": theirs})
+        return create_json(path, content)
+
+    monkeypatch.setattr(prediction_folder, "create_json", other_first)
+    theirs = "single"
+    assert open_result(tmp_path / "same", model, "single") == started
+    theirs = "multiscale"
+    with pytest.raises(DataError, match="there multiscale, now single"):
+        open_result(tmp_path / "other", model, "single")
 
 
 def test_what_was_interrupted_leaves_no_file(

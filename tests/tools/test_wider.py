@@ -1,4 +1,6 @@
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ from lib.data.images import write_rgb
 from lib.detection.protocols import PROTOCOLS
 from lib.models import save
 from tests.detectors import small_detector
+from tests.shared import ROOT
 
 tool = importlib.import_module("tools.wider")
 
@@ -66,6 +69,7 @@ def test_unreadable_images_are_named_at_the_end(
 def test_bad_input_is_one_line_on_stderr(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no such folder" in refusal(capsys, arguments(folder, tmp_path / "r", data_dir=str(tmp_path / "no")))
     assert "no such file" in refusal(capsys, arguments(folder, tmp_path / "r", model=str(tmp_path / "no.keras")))
+    assert "--shard 3/2: expected NUMBER/COUNT" in refusal(capsys, arguments(folder, tmp_path / "r", shard="3/2"))
     assert "--workers 0" in refusal(capsys, arguments(folder, tmp_path / "r", workers="0"))
     assert "invalid choice" in refusal(capsys, arguments(folder, tmp_path / "r", protocol="best"))
     assert not (tmp_path / "r").exists()
@@ -76,3 +80,27 @@ def test_a_result_of_another_protocol_is_refused(
 ) -> None:
     tool.main(arguments(folder, tmp_path / "r", protocol="single"))
     assert "another protocol" in refusal(capsys, arguments(folder, tmp_path / "r", protocol="multiscale"))
+
+
+def test_a_shard_says_what_is_its_own(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tool.main(arguments(folder, tmp_path / "r", protocol="single", shard="2/2")) == 0
+    assert "1 files written, 0 kept, protocol single, shard 2/2" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "r" / "0--Event").iterdir()) == ["1.txt"]
+
+
+@pytest.mark.slow  # each process imports TensorFlow
+def test_two_processes_fill_one_folder_at_once(folder: Path, tmp_path: Path) -> None:
+    joined, whole = tmp_path / "joined", tmp_path / "whole"
+    processes = [
+        subprocess.Popen([sys.executable, "tools/wider.py", *options], cwd=ROOT)
+        for options in (arguments(folder, joined, protocol="single", shard=f"{number}/2") for number in (1, 2))
+    ]
+    assert [process.wait(300) for process in processes] == [0, 0]
+    assert tool.main(arguments(folder, whole, protocol="single")) == 0
+    names = ["manifest.json", "0--Event/0.txt", "0--Event/1.txt"]
+    assert [(joined / name).read_bytes() for name in names] == [(whole / name).read_bytes() for name in names]
+    assert sorted(path.name for path in joined.rglob("*.json")) == [
+        "manifest.json",
+        "shard_1_of_2.json",
+        "shard_2_of_2.json",
+    ]
