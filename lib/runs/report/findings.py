@@ -95,7 +95,8 @@ def look(
             none = np.zeros(len(boxes), bool)
             left = _panel(image, boxes, pair[0], hit_before, none)
             right = _panel(image, boxes, pair[1], hit_after, lost)
-            caption = f"{len(boxes)} faces: {hit_before.sum()} found before, {hit_after.sum()} after, {lost.sum()} lost"
+            faces_here = f"{len(boxes)} face{'' if len(boxes) == 1 else 's'}"
+            caption = f"{faces_here}: {hit_before.sum()} found before, {hit_after.sum()} after, {lost.sum()} lost"
             findings.pictures.append((caption, _jpeg(np.hstack([left, np.full_like(left[:, :6], 255), right]))))
     return findings
 
@@ -167,5 +168,7 @@ def _live(model: keras.Model) -> dict[str, tuple[int, int]]:
 
 def _macs(before: keras.Model, after: keras.Model, size_px: tuple[int, int]) -> list[tuple[str, float, float]]:
     left = {cost.name: cost.macs for cost in layer_costs(inference_model(after), *size_px)}
-    costs = layer_costs(inference_model(before), *size_px)
+    whole = inference_model(before)
+    place = {layer.name: index for index, layer in enumerate(whole.layers)}
+    costs = sorted(layer_costs(whole, *size_px), key=lambda cost: place.get(cost.name, len(place)))
     return [(cost.name, cost.macs / 1e6, left.get(cost.name, 0) / 1e6) for cost in costs if cost.macs]

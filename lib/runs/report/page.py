@@ -27,9 +27,12 @@ def write_page(file: Path, runs: Sequence[tuple[Path, Findings | str]]) -> Path:
         runs: each run's folder, and what its models come to, or why that is not known.
 
     """
-    sections = [section for folder, findings in runs for section in _run(folder, findings)]
     title = "Run " + ", ".join(folder.name or str(folder) for folder, _ in runs)
     body = [markup.heading(title, 1), *(_side_by_side([folder for folder, _ in runs]) if len(runs) > 1 else [])]
+    sections = list[str]()
+    for folder, findings in runs:
+        sections.append(markup.heading(str(folder)) if len(runs) > 1 else markup.paragraph(str(folder), "note"))
+        sections += _run(folder, findings)
     write_text(file, markup.document(title, [*body, *sections]))
     return file
 
@@ -59,21 +62,20 @@ def _side_by_side(folders: Sequence[Path]) -> list[str]:
 def _run(folder: Path, findings: Findings | str) -> list[str]:
     results, state, about = (read_part(folder / f"{name}.json") for name in ("results", "state", "config"))
     settings = about.get("config") or {}
-    parts = [markup.heading(str(folder)), *_missing(folder, results, state, settings, findings)]
+    parts = _missing(folder, results, state, settings, findings)
     if settings and not (settings.get("DATA") or {}).get("val_txt_path"):
         parts.append(markup.paragraph("Drawn scenes, not photographs: nothing here is about real faces.", "drawn"))
     stages = (settings.get("TRAIN") or {}).get("stages") or []
     model = (settings.get("MODEL") or {}).get("pretrained_model") or (settings.get("MODEL") or {}).get("net_structure")
     parts.append(markup.paragraph(f"Model: {model}. Stages: {', '.join(map(str, stages))}."))
-    for piece in (_table, _curves):
+    seen = findings if isinstance(findings, Findings) else None
+    for piece in (_table, lambda *_: _faces(seen) if seen else [], _curves):
         try:
             parts += piece(results, state)
         except READ_ERRORS as error:
             said = f"{folder}: not as it was written ({error!r}); part of it is left out"
             parts.append(markup.paragraph(said, "missing"))
-    if isinstance(findings, Findings):
-        parts += _findings(findings)
-    return [*parts, *_search(folder), *_export(folder), *_folded(about)]
+    return [*parts, *_search(folder), *_export(folder), *(_layers(seen) if seen else []), *_folded(about)]
 
 
 def _missing(
@@ -106,7 +108,9 @@ def _table(results: dict[str, Any], state: dict[str, Any]) -> list[str]:
         if timed:
             first = timed[0][1]
             parts.append(
-                markup.bars([(name, first, ms) for name, ms, _ in timed], "milliseconds, of those of the first model")
+                markup.bars(
+                    [(name, first, ms) for name, ms, _ in timed], "milliseconds, beside those of the first model"
+                )
             )
         return parts
     rows = [[row["stage"], f"{row['parameters']:,}", f"{row['macs'] / 1e6:.2f} M"] for row in state.get("rows") or []]
@@ -125,21 +129,18 @@ def _curves(results: dict[str, Any], state: dict[str, Any]) -> list[str]:
         spans = ", ".join(f"{stage} to {epoch}" for stage, epoch in ends.items())
         parts += [markup.heading("Training", 3), markup.chart(lines, x="epoch", y="loss")]
         parts.append(markup.paragraph(f"Epochs by stage: {spans}.", "note"))
+        precision = [(row["epoch"], row["val_ap"]) for row in history if row.get("val_ap") is not None]
+        if precision:
+            parts.append(markup.chart({"validation": precision}, x="epoch", y="AP"))
     measured = [(row["stage"], row["ap"]) for row in results.get("stages") or [] if row["ap"] is not None]
     if measured:
-        parts.append(markup.bars([(name, 1.0, ap) for name, ap in measured], "AP by stage, of 1"))
+        parts.append(markup.bars([(name, 1.0, ap) for name, ap in measured], "AP by stage"))
     return parts
 
 
-def _findings(findings: Findings) -> list[str]:
+def _faces(findings: Findings) -> list[str]:
     before, after = findings.names
-    parts = [markup.heading("Which channels went", 3)]
-    parts.append(markup.bars(findings.channels, f"output channels that are left, {after} of {before}, layer by layer"))
-    parts.append(markup.bars(findings.macs, "millions of multiply-accumulates by layer, left of before"))
-    if findings.curves:
-        parts.append(markup.heading("Precision and recall", 3))
-        caption = f"precision, on {findings.images} validation images"
-        parts.append(markup.chart(findings.curves, x="recall", y=caption, x_range=(0, 1), y_range=(0, 1)))
+    parts = []
     if findings.pictures:
         parts.append(markup.heading("Faces before and after", 3))
         parts.append(
@@ -151,22 +152,39 @@ def _findings(findings: Findings) -> list[str]:
             )
         )
         parts += [markup.picture(jpeg, caption) for caption, jpeg in findings.pictures]
+    if findings.curves:
+        parts.append(markup.heading("Precision and recall", 3))
+        caption = f"precision, on {findings.images} validation images"
+        parts.append(markup.chart(findings.curves, x="recall", y=caption, x_range=(0, 1), y_range=(0, 1)))
     return parts
+
+
+def _layers(findings: Findings) -> list[str]:
+    before, after = findings.names
+    return [
+        markup.heading("Which channels went", 3),
+        markup.bars(findings.channels, f"output channels that are left, {after} of {before}, layer by layer"),
+        markup.heading("Where the time goes", 3),
+        markup.bars(findings.macs, "millions of multiply-accumulates by layer, left of before"),
+    ]
 
 
 def _search(folder: Path) -> list[str]:
     if not (folder / "search.csv").is_file():
         return []
     try:
-        _, rows = read_table(folder / "search.csv")
-        trials = [(row["trial"], row["val_loss"]) for row in rows if math.isfinite(row["val_loss"])]
-        left = [(row["budget_ratio"], row["val_loss"]) for row in rows if math.isfinite(row["val_loss"])]
+        _, table = read_table(folder / "search.csv")
+        rows = [(row["trial"], row["budget_ratio"], row["val_loss"]) for row in table if math.isfinite(row["val_loss"])]
     except READ_ERRORS as error:
         return [markup.paragraph(f"search.csv: cannot be read ({error})", "missing")]
-    best = [(trial, min(loss for _, loss in trials[: index + 1])) for index, (trial, _) in enumerate(trials)]
+    best = dict[str, list[tuple[float, float]]]()
+    for trial, ratio, loss in rows:
+        line = best.setdefault(f"best so far, about {ratio:.1f} of the budget left", [])
+        line.append((trial, min(loss, line[-1][1] if line else loss)))
     parts = [markup.heading("Search", 3)]
-    parts.append(markup.chart({"best so far": best}, x="trial", y=f"validation loss of {len(trials)} trials"))
-    if len({round(ratio, 1) for ratio, _ in left}) > 1:
+    parts.append(markup.chart(best, x="trial", y=f"validation loss of {len(rows)} trials"))
+    if len(best) > 1:
+        left = [(ratio, loss) for _, ratio, loss in rows]
         front = pareto_front(*(np.array(column) for column in zip(*left, strict=True)))
         lines = {"trials": left, "not beaten in both": [left[index] for index in front]}
         parts.append(markup.chart(lines, x="share of the budget left", y="validation loss", dots=True))

@@ -23,7 +23,7 @@ def _run(folder: Path) -> Path:
     row = {"ap": 0.5, "zero_share": 0.1, "parameters": 10, "macs": 20, "keras_bytes": 30, "latency_ms": 1.5}
     rows = [{"stage": "pretrain", **row}, {"stage": "shrunk", **row}]
     write_json(folder / "results.json", {"stages": rows, "data": HOSTILE, "protocol": "p", "macs_at": "64x64"})
-    history = [{"epoch": epoch, "stage": "pretrain", "loss": 2.0, "val_loss": 3.0} for epoch in (1, 2)]
+    history = [{"epoch": epoch, "stage": "pretrain", "loss": 2.0, "val_loss": 3.0, "val_ap": 0.4} for epoch in (1, 2)]
     write_json(folder / "state.json", {"finished": ["pretrain"], "rows": rows, "history": history, "position": None})
     settings = {"TRAIN": {"stages": ["pretrain"]}, "DATA": {"val_txt_path": ""}, "MODEL": {"net_structure": "eresfd"}}
     write_json(folder / "config.json", {"config": settings, "versions": {"python": HOSTILE}})
@@ -41,7 +41,17 @@ def test_the_page_holds_everything_and_loads_nothing(tmp_path: Path) -> None:
         run / "export.json", {"rows": [{**export, "largest_score_difference": 0.1, "detections": 5, "changed": 1}]}
     )
     page = write_page(run / "report.html", [(run, _findings())]).read_text()
-    for part in ("shrunk", "Drawn scenes", "loss", "Precision and recall", "1 were lost", "not beaten", "litert"):
+    for part in (
+        "shrunk",
+        "Drawn scenes",
+        "loss",
+        "Precision and recall",
+        "1 were lost",
+        "not beaten",
+        "litert",
+        "about 0.5 of",
+        ">AP<",
+    ):
         assert part in page
     assert "<script" not in page
     assert "<img src=x" not in page
