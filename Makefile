@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: env train test check lock clean
+RUN ?= runs/eresfd_samples
+
+.PHONY: env train demo test check lock clean
 
 env: $(VENV)/.installed  ## the environment, from the lock file, and the compiled parts
 
@@ -16,6 +18,9 @@ $(VENV)/.installed: requirements.lock lib/evaluation/matching_compiled.pyx lib/g
 
 train: env  ## pretrain, prune, fine-tune and measure on the built-in samples; ends with a table
 	$(BIN)/python pruned_train.py
+
+demo: env  ## what the detector of `make train`, or of RUN=..., finds in the built-in scenes, as a picture
+	$(BIN)/python tools/demo.py --model $(RUN)
 
 test: env  ## all tests: the fast ones, then the slow ones
 	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4

@@ -24,7 +24,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
 STONES = {"errors", "files", "arrays", "tables", "console", "settings"}  # everyone may stand on them
 CONFIG = "config"  # a stone for runs/, tools and scripts alone
 # TensorFlow's formats, and its replicas.
-EXPORTS = {"pb.py", "saved_model.py", "litert.py", "quantized.py", "logs.py", "devices.py"}
+EXPORTS = {"pb.py", "saved_model.py", "litert.py", "quantized.py", "logs.py", "devices.py", "gradients.py"}
 FILES = sorted((ROOT / "lib").rglob("*.py"))
 
 

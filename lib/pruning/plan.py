@@ -1,6 +1,6 @@
 """Plans: how many channels of each set go, and which."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
@@ -12,6 +12,8 @@ from lib.errors import ConfigError
 from lib.pruning.budgets import Budget, CostOf, Quantity, Scope, counts_within
 from lib.pruning.cost_model import CostModel
 from lib.pruning.criteria import CRITERIA, GAMMA, NAMES, RANDOM, Criterion, Score, combined, lowest
+from lib.pruning.evidence import ACTIVATION, check_given, mean_activation, missed_by_loss
+from lib.pruning.gradients import Loss
 from lib.pruning.graph.channels import ChannelGraph
 from lib.pruning.graph.flow import Ports
 from lib.pruning.graph.sets import Mode, PlacedSet, SetMap
@@ -142,24 +144,46 @@ def scores(
     mode: Mode = "removable",
     protected: tuple[str, ...] = (),
     seed: int = 0,
+    *,
+    batches: Iterable[Any] | None = None,
+    loss: Loss | None = None,
 ) -> dict[str, FloatArray]:
     """What a criterion says of every channel, by set name [channels]: `plan` takes the lowest first.
 
-    Sets on which the criterion has nothing to say ("gamma" without a batch normalisation) are left out. Arguments and
-    errors are those of `plan`.
+    Besides those of `plan` there are criteria that look at images, see `lib.pruning.evidence`: "activation", and by the
+    gradients of a loss "taylor" and "fisher". Give their scores to `plan` as its criterion.
+
+    Sets on which the criterion has nothing to say ("gamma" without a batch normalisation) are left out. Other arguments
+    and errors are those of `plan`.
+
+    Args:
+        batches: of "activation" inputs, of the other two (inputs, targets).
+        loss: (targets, outputs) -> a scalar, such as an instance of a loss of Keras.
+
     """
-    return _scores(SetMap(ChannelGraph(model, protected), mode), criterion, seed)
+    check_given(criterion, batches, loss)
+    placed = SetMap(ChannelGraph(model, protected), mode)
+    if batches is not None and criterion == ACTIVATION:
+        return mean_activation(placed, batches)
+    if batches is not None and loss is not None:
+        return _combined(placed, criterion, missed_by_loss(placed, model, batches, loss, str(criterion)))
+    return _scores(placed, criterion, seed)
 
 
 def _scores(placed: SetMap, criterion: Criterion, seed: int) -> dict[str, FloatArray]:
     if isinstance(criterion, Mapping):
         return _given_scores(placed, criterion)
+    check_given(criterion, None, None)
     if isinstance(criterion, str) and criterion not in NAMES:
         raise ConfigError(f"no criterion is called {criterion!r}; known: {', '.join(NAMES)}")
     if criterion == RANDOM:
         random = np.random.default_rng(seed)
         return {found.item.name: random.random(found.item.size) for found in placed.sets}
-    known: dict[int, FloatArray] = {}  # id of a layer -> its filters' scores: it may be in several sets
+    return _combined(placed, criterion, {})
+
+
+def _combined(placed: SetMap, criterion: Criterion, known: dict[int, FloatArray]) -> dict[str, FloatArray]:
+    """Scores by set; `known`, by the id of a layer, are its filters': it may be in several sets."""
     members = {found.item.name: _member_scores(placed, found, criterion, known) for found in placed.sets}
     return {name: combined(said) for name, said in members.items() if said}
 

@@ -52,6 +52,13 @@ def report_folders(folders: Sequence[Path], output: Path | None = None) -> Path:
     return write_page(output or folders[0] / NAME, [(folder, _found(folder)) for folder in folders])
 
 
+def first_and_last(folder: Path) -> tuple[Path, Path] | None:
+    """The models that a run's first and latest finished stages left; None before the first."""
+    stages = [row["stage"] for row in read_json(folder / "state.json")["rows"]]
+    files = [folder / "optimized" / f"{stage}.keras" for stage in stages]
+    return (files[0], files[-1]) if files else None
+
+
 def _found(folder: Path) -> Findings | str:
     """What a folder's models come to, with the settings and on the images of its own config.json."""
     try:
@@ -67,10 +74,9 @@ def _looked(
     folder: Path, records: Sequence[Record], detection: DetectionSettings, size_px: tuple[int, int]
 ) -> Findings | str:
     try:
-        stages = [row["stage"] for row in read_json(folder / "state.json")["rows"]]
-        if not stages:
+        both = first_and_last(folder)
+        if both is None:
             return "no stage is finished"
-        before, after = (folder / "optimized" / f"{stage}.keras" for stage in (stages[0], stages[-1]))
-        return look(before, after, records, detection, size_px)
+        return look(*both, records, detection, size_px)
     except _DAMAGED as error:
         return f"its models cannot be compared ({error})"
