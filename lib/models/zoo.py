@@ -174,8 +174,8 @@ def _fetch(published: Published, path: str, cache: Path, folder: Path) -> Path:
             keras.utils.get_file(target.name, address, cache_dir=str(folder), cache_subdir=".")
         except Exception as error:  # Keras raises a bare Exception where it cannot download
             raise ModelError(
-                f"{address}: cannot be fetched ({error}); without a network, fetch it elsewhere and put it into "
-                f"{cache} as {given.name}"
+                f"{address}: cannot be fetched ({error}); without a network, fetch elsewhere and put into {cache}:\n"
+                + "\n".join(f"  {Path(each).name}: {published.address(each)}" for each in published.files)
             ) from error
         finally:
             if shown:

@@ -1,6 +1,7 @@
 """Weights by name; files take the network's place."""
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,11 +64,23 @@ def test_weights_are_fetched_once(
 def test_without_a_network_the_message_says_what_to_put_where(repository: Path) -> None:
     content = repository.read_bytes()
     repository.unlink()
-    with pytest.raises(ModelError, match=r"Our%20Models/small%20face.pth: cannot be fetched .*face_detectors as small"):
+    place = (
+        r"Our%20Models/small%20face.pth: cannot be fetched .*face_detectors:\n  small face.pth: file://.*%20face.pth"
+    )
+    with pytest.raises(ModelError, match=place):
         zoo.located("small")
     assert _cached() == []
     (zoo.cache_folder() / "small face.pth").write_bytes(content)
     assert load(zoo.located("small")).name == "yunet_s"
+
+
+def test_every_file_that_is_needed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zoo, "ADDRESS", (tmp_path / "net").as_uri())
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    with pytest.raises(ModelError) as error:
+        zoo.located("eresfd")
+    for path in zoo.PUBLISHED["eresfd"].files:
+        assert f"  {Path(path).name}: {zoo.PUBLISHED['eresfd'].address(path)}" in str(error.value)
 
 
 @pytest.mark.parametrize("by_hand", [False, True])
@@ -89,6 +102,18 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "keras").write_text("no folder")
     with pytest.raises(ModelError, match=r"face_detectors: weights cannot be kept there .*KERAS_HOME"):
         zoo.located("small")
+
+
+@pytest.mark.usefixtures("repository")
+def test_a_cache_that_may_only_be_read_is_named(tmp_path: Path) -> None:
+    cache = tmp_path / "keras" / "face_detectors"
+    cache.mkdir(parents=True)
+    cache.chmod(0o555)
+    if os.access(cache, os.W_OK):
+        pytest.skip("this user may write everywhere")
+    with pytest.raises(ModelError, match=r"face_detectors: weights cannot be kept there \(Permission denied\)"):
+        zoo.located("small")
+    assert _cached() == []
 
 
 @pytest.mark.usefixtures("repository")

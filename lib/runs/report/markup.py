@@ -161,7 +161,7 @@ def _room(ends: tuple[float, float]) -> tuple[float, float]:
 def _ticks(low: float, high: float, least: float = 0.0) -> list[float]:
     """At most seven round numbers between two, `least` apart or more."""
     size = 10 ** math.floor(math.log10((high - low) / 6))
-    step = max(least, next(size * factor for factor in (1, 2, 5, 10) if size * factor * 6 >= high - low))
+    step = max(least, next(size * factor for factor in (1, 2, 5, 10, 20) if size * factor * 6 >= high - low))
     return [index * step for index in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 

@@ -50,3 +50,8 @@ def test_lost_faces_are_counted_and_drawn(tmp_path: Path, monkeypatch: pytest.Mo
     _, before, after = seen.channels[0]
     assert after == before - 1
     assert all(before == after for _, before, after in seen.macs)
+
+
+def test_a_page_stays_under_three_megabytes(rng: np.random.Generator) -> None:
+    noise = rng.integers(0, 256, (findings._PANEL_PX, 2 * findings._PANEL_PX + 6, 3)).astype(np.uint8)
+    assert findings.PICTURES * len(findings._jpeg(noise)) * 4 / 3 < 2.9e6
