@@ -27,7 +27,7 @@ img { max-width: 100%; height: auto; }
 svg { display: block; width: 100%; max-width: 36rem; }
 svg text { font: 12px system-ui, sans-serif; fill: currentColor; }
 figure { margin: 1rem 0; } figcaption, .note { font-size: .9rem; opacity: .85; overflow-wrap: anywhere; }
-.bars { display: grid; grid-template-columns: fit-content(40%) 1fr max-content; gap: .1rem .6rem; align-items: center; }
+.bars { display: grid; grid-template-columns: fit-content(45%) 1fr max-content; gap: .1rem .6rem; align-items: center; }
 .bars { font-size: .8rem; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 .bar { position: relative; height: .8rem; }
 .bar i { position: absolute; height: 100%; background: #8886; } .bar i + i { background: #0072b2; }
