@@ -1,0 +1,184 @@
+import json
+import shutil
+import subprocess
+import tempfile
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from lib.arrays import FloatArray
+from lib.data.scenes import draw_scene
+from lib.detection import FaceDetector
+from lib.detection.candidates import from_scores
+from lib.detection.description import Description
+from lib.detection.detector import fit
+from lib.detection.formats import onnx
+from lib.geometry.anchors import AnchorSpec, anchor_grid
+from lib.geometry.suppression import nms
+from tests.detectors import small_detector
+from tests.matching import unmatched
+from tests.shared import ROOT
+
+WEB = ROOT / "examples/web"
+THRESHOLD = 0.5
+DECODE = """
+import { decode, fit, nms, readDescription } from "DETECTOR";
+import { readFileSync } from "node:fs";
+const [file, outputs] = process.argv.slice(2);
+const { boxes, scores, height, width } = JSON.parse(readFileSync(outputs));
+const facts = readDescription(readFileSync(file));
+const { inputHeight, inputWidth } = fit(height, width, facts.size);
+console.log(JSON.stringify(
+  nms(decode(Float32Array.from(boxes), Float32Array.from(scores), facts, inputHeight, inputWidth, THRESHOLD))
+));
+"""
+WATCH = """<!doctype html><iframe src="index.html?model=detector.onnx&picture=scene.png&threshold=THRESHOLD"></iframe>
+<script>
+  setInterval(() => {
+    const said = document.querySelector("iframe").contentDocument?.getElementById("said");
+    if (["done", "error"].includes(said?.dataset.state)) {
+      fetch("said", { method: "POST", body: JSON.stringify([said.textContent, said.dataset.faces ?? "[]"]) });
+    }
+  }, 100);
+</script>
+"""
+
+
+def program(name: str) -> str:
+    """Where a program is; skips the test where it is missing."""
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not on this machine")
+    return found
+
+
+def as_rows(faces: list[dict[str, float]]) -> FloatArray:
+    rows = [[face[key] for key in ("x1", "y1", "x2", "y2", "score")] for face in faces]
+    return np.array(rows, np.float32).reshape(-1, 5)
+
+
+def clear(boxes: FloatArray) -> FloatArray:
+    """Those that differences of a thousandth cannot bring above or below the threshold."""
+    return boxes[boxes[:, 4] > THRESHOLD + 1e-3]
+
+
+@pytest.mark.parametrize("anchors", [AnchorSpec(place=0.25), AnchorSpec(ratio=1.5, scales=(0.5, 1.0), code="corners")])
+def test_boxes_from_a_networks_outputs(anchors: AnchorSpec, tmp_path: Path, rng: np.random.Generator) -> None:
+    node = program("node")
+    size = (101, 150)
+    count = len(anchor_grid(anchors, *size))
+    boxes = rng.normal(0, 2, (count, 4)).astype(np.float32)
+    scores = rng.uniform(0, 1, count).astype(np.float32)
+    (tmp_path / "detector.onnx").write_bytes(b"\xff{" + Description(anchors, size, "float32", "0").to_json().encode())
+    outputs = {"boxes": boxes.ravel().tolist(), "scores": scores.tolist(), "height": size[0], "width": size[1]}
+    (tmp_path / "outputs.json").write_text(json.dumps(outputs))
+    script = DECODE.replace("DETECTOR", (WEB / "detector.mjs").as_uri()).replace("THRESHOLD", str(THRESHOLD))
+    (tmp_path / "decode.mjs").write_text(script)
+    command = [node, str(tmp_path / "decode.mjs"), str(tmp_path / "detector.onnx"), str(tmp_path / "outputs.json")]
+    found = as_rows(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    candidates, passing = from_scores(boxes, scores, anchors, size, THRESHOLD)
+    candidates = candidates * np.tile(np.array(size[::-1], np.float32), 2)
+    kept = nms(candidates, passing, 0.3, 750)
+    expected = np.column_stack([candidates[kept], passing[kept]])
+    assert len(expected) > 50
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-3)
+
+
+def test_a_file_that_says_nothing_of_its_boxes_is_refused() -> None:
+    node = program("node")
+    script = (
+        f'import {{ readDescription }} from "{(WEB / "detector.mjs").as_uri()}"; readDescription(new Uint8Array(9))'
+    )
+    done = subprocess.run([node, "--input-type=module", "--eval", script], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "write the file anew with tools/export.py" in done.stderr
+
+
+@pytest.mark.parametrize("size", ["any", [480, 640]])
+def test_a_picture_is_fitted_as_in_python(size: Any) -> None:
+    node = program("node")
+    for height, width in ((20, 900), (333, 500), (481, 641), (2000, 1500)):
+        script = f'import {{ fit }} from "{(WEB / "detector.mjs").as_uri()}"; console.log(JSON.stringify(fit('
+        script += f"{height}, {width}, {json.dumps(size)}, 1024)));"
+        command = [node, "--input-type=module", "--eval", script]
+        found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        fixed = None if size == "any" else (480, 640)
+        image, extent = fit(np.zeros((height, width, 3), np.uint8), fixed, None if fixed else 1024)
+        assert (found["inputHeight"], found["inputWidth"]) == image.shape[:2]
+        across = found["inputWidth"] * width / found["filledWidth"]
+        assert extent[:2] == pytest.approx([across, found["inputHeight"] * height / found["filledHeight"]])
+
+
+def test_the_lock_names_one_version_and_no_registry() -> None:
+    wanted = json.loads((WEB / "package.json").read_text())["dependencies"]
+    packages = json.loads((WEB / "package-lock.json").read_text())["packages"]
+    assert packages["node_modules/onnxruntime-web"]["version"] == wanted["onnxruntime-web"]
+    for name, package in packages.items():
+        assert not name or package["integrity"].startswith("sha512-")
+        assert package.get("resolved", "https://registry.npmjs.org/").startswith("https://registry.npmjs.org/")
+
+
+def served(folder: Path, said: list[Any], answered: threading.Event) -> ThreadingHTTPServer:
+    """A server of a folder's files that keeps what is posted to it."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def do_POST(self) -> None:
+            said[:] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(204)
+            self.end_headers()
+            answered.set()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+@pytest.mark.slow
+def test_the_page_finds_the_same_faces_in_a_browser(tmp_path: Path) -> None:
+    npm, chromium = program("npm"), program("chromium")
+    for file in WEB.glob("*.*"):
+        shutil.copy(file, tmp_path)
+    command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+    installed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    if any(code in installed.stderr for code in ("EAI_AGAIN", "ECONNREFUSED", "ENOTFOUND", "ETIMEDOUT")):
+        pytest.skip("npm reaches no registry from here")
+    assert installed.returncode == 0, installed.stderr
+    onnx.write(small_detector(), tmp_path / "detector.onnx")
+    image = draw_scene(np.random.default_rng(3))[0]
+    cv2.imwrite(str(tmp_path / "scene.png"), image[..., ::-1])
+    (tmp_path / "watch.html").write_text(WATCH.replace("THRESHOLD", str(THRESHOLD)))
+    said: list[Any] = []
+    answered = threading.Event()
+    server = served(tmp_path, said, answered)
+    address = f"http://127.0.0.1:{server.server_port}/watch.html"
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        options = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--user-data-dir={profile}",
+            "--remote-debugging-port=0",
+        ]
+        browser = subprocess.Popen([chromium, *options, address], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            assert answered.wait(180), "the page said nothing"
+        finally:
+            browser.terminate()
+            browser.wait(30)
+            server.shutdown()
+            server.server_close()
+            shutil.rmtree(tmp_path / "node_modules")  # 150 MB
+    text, faces = said
+    assert "ms from picture to boxes" in text, text
+    found, expected = as_rows(json.loads(faces)), FaceDetector(tmp_path / "detector.onnx", threads=1)(image, THRESHOLD)
+    assert len(clear(expected)) > 0
+    assert unmatched(clear(found), clear(expected)) == []
