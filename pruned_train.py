@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         results = run(config, options.fresh, progress=progress_bar)
         if not results["stages"]:
-            print("the search is over; the chief goes on with what it found")
+            print("this process has done its part; the chief of the search, or the first process, goes on")
             return 0
         if "search" in results:
             print(f"\nshare of the channels that goes, by the search:\n\n{rates_table(results['search'])}")

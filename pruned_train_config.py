@@ -112,6 +112,10 @@ config.TRAIN.accumulate = 1  # batches for one update, each with its own batch s
 config.TRAIN.ema = 0.0  # weights averaged with this momentum, e.g. 0.999, are validated and saved; 0: off
 config.TRAIN.mixed_precision = "off"  # "bfloat16", or "float16" on GPUs without it; heads and losses stay float32
 config.TRAIN.num_gpu = 1  # GPUs that share every batch (TensorFlow only); 1: no sharing
+config.TRAIN.distribution = "off"  # "data_parallel": all devices of all processes share batches (JAX, docs/scale.md)
+config.TRAIN.process_address = ""  # HOST:PORT of the first process; "": from the environment, as for the next two
+config.TRAIN.processes = 0  # that train together
+config.TRAIN.process_index = -1  # of this one, from 0
 
 # --- checkpoints and logs ----------------------------------------------------------------------------------------
 config.TRAIN.checkpoint_every_step = 0  # also so often within an epoch; 0: after every epoch only

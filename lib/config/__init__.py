@@ -83,6 +83,7 @@ class Config(Settings):
         if train.clip_value and train.clip_norm:
             raise ConfigError("give TRAIN.clip_value or TRAIN.clip_norm, not both; 0 switches one off")
         self._check_stages()
+        self._check_distribution()
         if bool(data.train_txt_path or (self.DISTIL.teacher and data.train_image_dir)) != bool(data.val_txt_path):
             raise ConfigError(
                 "DATA.train_txt_path and DATA.val_txt_path go together; leave both empty for the built-in sample set, "
@@ -130,6 +131,19 @@ class Config(Settings):
             raise ConfigError(
                 f"without the stage 'pretrain', MODEL.pretrained_model must name the model for {stages[0]!r} to start "
                 "from"
+            )
+
+    def _check_distribution(self) -> None:
+        train = self.TRAIN
+        if train.distribution == "off":
+            return
+        alone = [name for name in stage_names(self) if name in ("soft_prune", "search")]
+        alone += [f"TRAIN.{name}" for name in ("pruned_alpha", "ap_every_epoch") if getattr(train, name)]
+        alone += ["TRAIN.num_gpu"] if train.num_gpu > 1 else []
+        if alone:
+            raise ConfigError(
+                f"TRAIN.distribution = 'data_parallel' shares the stages 'pretrain' and 'finetune' over processes, not "
+                f"{', '.join(alone)}; run that in one process, or leave it out"
             )
 
     def _check_search(self) -> None:

@@ -55,6 +55,10 @@ class Train(Section):
     negatives_over: Literal["image", "batch"] = "image"
     box_loss_sigma: Annotated[float, Field(gt=0)] = 1.0
     num_gpu: Positive = 1
+    distribution: Literal["off", "data_parallel"] = "off"
+    process_address: Annotated[str, Immaterial()] = ""
+    processes: Annotated[Count, Immaterial()] = 0
+    process_index: Annotated[int, Field(ge=-1), Immaterial()] = -1
     checkpoint_every_step: Annotated[Count, Immaterial()] = 0
     keep_checkpoints: Annotated[Count, Immaterial()] = 0
     log_interval: Annotated[Count, Immaterial()] = 100

@@ -103,6 +103,9 @@ class FaceDataset(keras.utils.PyDataset):
         cover_px: faces of a size (root of the area) below this in the input are painted over; 0: none.
         ignore_invalid: whether faces flagged invalid are painted over and no targets, or are faces like others.
 
+    Attributes:
+        rows: first row, and the one after the last, of every batch that are made; all, unless processes share batches.
+
     """
 
     def __init__(
@@ -132,6 +135,7 @@ class FaceDataset(keras.utils.PyDataset):
         self.sizes_px = tuple(sizes_px)
         self.cover_px = cover_px
         self.ignore_invalid = ignore_invalid
+        self.rows = (0, self.batch_size)
         # Shared with worker processes, if there are any.
         self._unreadable = multiprocessing.Array("b", len(self.records))
 
@@ -158,6 +162,7 @@ class FaceDataset(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], dict[str, FloatArray]]:
         order, places = self._places(self.epoch, index)
+        places = places[slice(*self.rows)]
         spec = self._spec(index)
         anchors = len(anchor_grid(spec.anchors, spec.height_px, spec.width_px))
         images = np.empty((len(places), spec.height_px, spec.width_px, 3), np.uint8)

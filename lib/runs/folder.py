@@ -53,11 +53,12 @@ class RunFolder:
     Attributes:
         path: the folder.
         state: how far the run has come.
+        writes: whether this process does; of several that train together one alone, and the others `follow` it.
 
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, writes: bool = True) -> None:
+        self.path, self.writes = Path(path), writes
         self.state = RunState()
         self._lock: FolderLock | None = None
         self._hashed: dict[tuple[str, int, int], str] = {}
@@ -119,6 +120,11 @@ class RunFolder:
             before = before or {"data": digest, **_environment()}
             write_json(settings, {**before, "config": config.model_dump(mode="json")})
 
+    def follow(self) -> None:
+        """Takes over how far the run has come from what the process that writes has written."""
+        if not self.writes and (self.path / "state.json").is_file():
+            self.state = _read_state(self.path)
+
     def release(self) -> None:
         """Lets other processes work in the folder."""
         self._lock = None
@@ -146,6 +152,8 @@ class RunFolder:
 
     def save_state(self) -> None:
         """Writes `state.json`, with the hashes of all files that it refers to."""
+        if not self.writes:
+            return
         self.state.files = {
             file.relative_to(self.path).as_posix(): self._hash(file) for file in self._referred() if file.is_file()
         }

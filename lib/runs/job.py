@@ -27,6 +27,7 @@ from lib.tables import removal_table
 from lib.training.devices import scope
 from lib.training.distillation import Distillation
 from lib.training.memory import keep_freed_memory
+from lib.training.processes import join, meet
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ def run(
 
     """
     keep_freed_memory()
+    if config.TRAIN.distribution == "data_parallel":
+        join(config.TRAIN.process_address, config.TRAIN.processes, config.TRAIN.process_index)
     keras.utils.set_random_seed(config.TRAIN.seed)
     with scope(config.TRAIN.num_gpu):
         start = wiring.chosen_model(config)
@@ -68,7 +71,10 @@ def run(
         return {"stages": [], "data": bench.data.description}
 
     folder = bench.folder
-    folder.open(config, fresh, bench.data.digest)
+    if folder.writes:
+        folder.open(config, fresh, bench.data.digest)
+    meet("the run folder is open")
+    folder.follow()
     try:
         return _run_stages(config, stages, bench, forecast)
     except OSError as error:  # elsewhere than at a checkpoint
@@ -88,19 +94,25 @@ def _run_stages(config: Config, stages: Sequence[Stage], bench: Workbench, forec
         logger.info("%s holds a finished run: what is done is not done again; --fresh starts anew", folder.path)
     elif forecast:
         logger.info("what pruning will leave:\n%s", forecast)
-    if config.TRAIN.vis:
+    if config.TRAIN.vis and folder.writes:
         write_samples(folder.path / "samples.png", bench.batches(bench.data.train, augment=True))
 
     for stage in stages:
-        if stage.name in state.finished:
+        if stage.name in folder.state.finished:
             logger.info("stage %s: already done", stage.name)
             continue
         logger.info("stage %s", stage.name)
-        stage.run(bench)
-        if not stage.again:
-            state.finished.append(stage.name)
-            state.position = None
+        keras.utils.set_random_seed(config.TRAIN.seed)  # the same in all processes, whichever stages they worked at
+        if folder.writes or stage.shared:
+            stage.run(bench)
+        if folder.writes and not stage.again:
+            folder.state.finished.append(stage.name)
+            folder.position = None
             folder.save_state()
+        meet(f"{stage.name} is done")
+        folder.follow()
+    if not folder.writes:
+        return {"stages": [], "data": bench.data.description}
     content = results_of(
         folder, bench.data.description, bench.detection, height_px=config.COST.hin, width_px=config.COST.win
     )

@@ -28,6 +28,7 @@ from lib.search.trials import Schooling
 from lib.training.distillation import DistillationSettings
 from lib.training.losses import LossSettings
 from lib.training.optimizer import OptimizerSettings
+from lib.training.processes import present
 from lib.training.trainer import Trainer, TrainerSettings, lock_norms
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ def workbench(
 ) -> Workbench:
     """What the stages share."""
     return Workbench(
-        RunFolder(config.MODEL.model_path),
+        RunFolder(config.MODEL.model_path, writes=present().first),
         data,
         start,
         trainer_settings(config, start),

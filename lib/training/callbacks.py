@@ -41,10 +41,12 @@ class Keeper(Protocol):
         path: the folder.
         position: where the present stage stands; None at its start.
         history: a row an epoch.
+        writes: whether this process does; of several one alone.
 
     """
 
     path: Path
+    writes: bool
     position: Position | None
     history: list[dict[str, Any]]
 
@@ -294,7 +296,8 @@ class Checkpoint(BatchCallback):
         keeper.history = [*(entry for entry in keeper.history if entry["epoch"] < done), row]
         self._save(Position(self.stage, done, 0, best))
         with keeper.writing():
-            write_text(keeper.path / "history.csv", csv_text(keeper.history))
+            if keeper.writes:
+                write_text(keeper.path / "history.csv", csv_text(keeper.history))
         logger.info("epoch %d (%s): %s", done, self.stage, ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
 
     def _best(self) -> Best | None:
@@ -306,6 +309,8 @@ class Checkpoint(BatchCallback):
             self.trained.save_checkpoint(self.keeper.checkpoint(position.epoch, position.batch))
             self.keeper.position = replace(position, masks=self.masks())
             self.keeper.save_state()
+        if not self.keeper.writes:
+            return
         if before and before.batch:
             self.keeper.checkpoint(before.epoch, before.batch).unlink(missing_ok=True)
         if self.keep and not position.batch:

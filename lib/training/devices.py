@@ -3,26 +3,28 @@
 TensorFlow is imported where it is needed, so that training on one device runs on any backend.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
 
 import keras
 
 from lib.errors import ConfigError
+from lib.training.processes import distributed
 
 
 def scope(count: int) -> AbstractContextManager[Any]:
     """The scope in which to make a model and an optimiser that train on `count` devices; each time the same one.
 
-    Devices are GPUs, or TensorFlow's logical CPUs where there is no GPU. One device needs no scope.
+    Devices are GPUs, or TensorFlow's logical CPUs where there is no GPU. With a count of 1 they are those that
+    `lib.training.processes` has joined, or the only one.
 
     Raises:
         ConfigError: there are fewer devices, or the backend is not TensorFlow.
 
     """
     if count <= 1:
-        return nullcontext()
+        return distributed()
     if keras.backend.backend() != "tensorflow":
         raise ConfigError(
             f"TRAIN.num_gpu={count} needs the TensorFlow backend, this is {keras.backend.backend()}; "

@@ -22,6 +22,7 @@ from lib.training.callbacks import DatasetEpoch
 from lib.training.distillation import Distillation, DistillationSettings
 from lib.training.losses import LossSettings, losses_of
 from lib.training.optimizer import OptimizerSettings, coupled_decay, make_optimizer
+from lib.training.processes import alone, distributed, present, share_of, whole_batches
 from lib.training.step import TrainingModel
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,8 @@ class Trainer:
     """A detector in training. Weights, masks and the optimiser's state can change; the compiled step stays.
 
     (On JAX every call of `fit` and `train_steps` compiles anew.)
+
+    Of several processes (`lib.training.processes`) all call the same methods in the same order, and the first saves.
 
     With `OptimizerSettings.ema` the optimiser keeps averaged weights; they are what is validated, saved and measured.
 
@@ -101,6 +104,7 @@ class Trainer:
     @property
     def running_metrics(self) -> list[list[float]]:
         """The state of the epoch's means of the loss terms, for a checkpoint in the middle of an epoch."""
+        self._take_back()
         return [np.asarray(v).ravel().tolist() for v in self.training_model.metrics_variables]
 
     @running_metrics.setter
@@ -132,16 +136,22 @@ class Trainer:
     def restart_average(self) -> None:
         """Makes the averaged weights the present ones; needed wherever weights change other than by a step."""
         for variable, average in self._averages():
-            average.assign(variable)
+            average.assign(np.array(variable))  # a copy: JAX's step gives each buffer away, and can do so only once
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Inside, the detector has the averaged weights, and the optimiser keeps the others for it."""
+        self._take_back()
         self._swap_averages()
         try:
             yield
         finally:
             self._swap_averages()
+
+    def _take_back(self) -> None:
+        """Within an epoch JAX's step has the variables' values; this gives them back, and the loop takes them again."""
+        if keras.backend.backend() == "jax":
+            self.training_model.jax_state_sync()
 
     def _averages(self) -> list[tuple[keras.Variable, keras.Variable]]:
         optimizer = self.model.optimizer
@@ -159,7 +169,9 @@ class Trainer:
     def save_checkpoint(self, path: str | Path) -> None:
         """Writes the detector, with averaged weights if there are any, and its optimiser; whole or absent."""
         with self.averaged():
-            save(self.model, path)
+            if present().first:
+                with alone():
+                    save(self.model, path)
 
     def restore(self, checkpoint: str | Path) -> None:
         """Takes weights and optimiser state from a checkpoint of the same detector and optimiser.
@@ -179,7 +191,10 @@ class Trainer:
     def dataset(self, records: Sequence[Record], augment: bool, epoch: int = 0) -> FaceDataset:
         """Batches for this detector: augmented and shuffled for training, whole and in order for validation."""
         anchors, shots = training_anchors(self.model)
-        return face_dataset(self.settings.batches, records, anchors, augment=augment, epoch=epoch, shots=shots)
+        dataset = face_dataset(self.settings.batches, records, anchors, augment=augment, epoch=epoch, shots=shots)
+        if augment:
+            dataset.rows = share_of(dataset.batch_size)
+        return dataset
 
     def fit(
         self,
@@ -222,15 +237,17 @@ class Trainer:
     def _fit(self, dataset: keras.utils.PyDataset, initial: int, end: int, callbacks: list[Any], verbose: int) -> None:
         averages = [_WeightsSurvive(self.model)] if self._averages() else []
         if keras.backend.backend() == "jax":  # its compiled step holds masks, and alpha, as constants
-            self.training_model.make_train_function(force=True)
-        self.training_model.fit(
-            dataset,
-            initial_epoch=initial,
-            epochs=end,
-            callbacks=[*callbacks, *averages],
-            verbose=verbose,
-            shuffle=False,
-        )
+            with distributed():
+                self.training_model.make_train_function(force=True)
+        with distributed():
+            self.training_model.fit(
+                dataset,
+                initial_epoch=initial,
+                epochs=end,
+                callbacks=[*callbacks, *averages],
+                verbose=verbose,
+                shuffle=False,
+            )
 
     def recalibrate(self, dataset: keras.utils.PyDataset, batches: int) -> None:
         """`lib.pruning.recalibrate` on so many batches, moving on from the old statistics; 0: leaves them as they are.
@@ -242,7 +259,7 @@ class Trainer:
 
     def validate(self, dataset: keras.utils.PyDataset) -> dict[str, float]:
         """The loss and its terms over a dataset, by name; weight decay and distillation are none of them."""
-        with self.averaged():
+        with self.averaged(), whole_batches():
             losses = self.training_model.evaluate(dataset, return_dict=True, verbose=0)
         own = self.training_model.terms_of_training
         return {name: float(value) for name, value in losses.items() if name not in own}
@@ -254,7 +271,8 @@ class Trainer:
             plain.get_layer(name).trainable = True
         with self.averaged():
             plain.set_weights(self.model.get_weights())
-        save(plain, path)
+        if present().first:
+            save(plain, path)
 
 
 def lock_norms(model: keras.Model) -> list[str]:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -228,4 +229,18 @@ def test_a_search_that_nothing_prunes_by_is_refused() -> None:
     config.SEARCH.enabled = True
     config.TRAIN.stages = ("pretrain", "evaluate")
     with pytest.raises(ConfigError, match="no stage prunes at them"):
+        config.check()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"stages": ("pretrain", "soft_prune")}, {"pruned_alpha": 0.1}, {"ap_every_epoch": 1}, {"num_gpu": 2}],
+)
+def test_what_processes_cannot_share_is_refused(changes: dict[str, Any]) -> None:
+    config = Config()
+    config.TRAIN.stages, config.TRAIN.distribution = ("pretrain", "shrink", "finetune"), "data_parallel"
+    config.check()
+    for name, value in changes.items():
+        setattr(config.TRAIN, name, value)
+    with pytest.raises(ConfigError, match=f"not .*{'soft_prune' if 'stages' in changes else next(iter(changes))}; run"):
         config.check()

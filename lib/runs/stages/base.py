@@ -21,6 +21,7 @@ class Stage(ABC):
         needs: what an earlier stage must have left.
         leaves: what is there after it.
         again: whether it is run also where it was finished before, on what has come since.
+        shared: whether all processes that train together work at it, or the first alone.
 
     """
 
@@ -28,6 +29,7 @@ class Stage(ABC):
     needs: ClassVar[tuple[Thing, ...]] = ("model",)
     leaves: ClassVar[tuple[Thing, ...]] = ()
     again: ClassVar[bool] = False
+    shared: ClassVar[bool] = False
 
     def check(self, start: keras.Model) -> None:  # noqa: B027  (most have nothing to check)
         """Finds before any training, and before there is a folder, what would fail after hours.

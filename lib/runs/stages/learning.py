@@ -30,6 +30,7 @@ from lib.training.callbacks import (
 from lib.training.logs import EventLog, ProgressBar
 from lib.training.memory import memory_errors
 from lib.training.optimizer import LearningRates
+from lib.training.processes import meet, others_there
 from lib.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class Learning(Stage):
     """A stage that trains the latest model by a course; its checkpoints are where it goes on from."""
 
     leaves: ClassVar[tuple[Thing, ...]] = ("model",)
+    shared = True
 
     lock_norms: bool = False
 
@@ -129,7 +131,7 @@ class Learning(Stage):
             trainer.reset_optimizer()
         train = trainer.dataset(bench.data.train, True, folder.position.epoch if folder.position else first)
         batches = bench.training.batches
-        with memory_errors(batches.batch_size, batches.height_px, batches.width_px):
+        with others_there(), memory_errors(batches.batch_size, batches.height_px, batches.width_px):
             self.learn(bench, trainer, train, first)
         bench.leave(self.name, trainer)
 
@@ -163,7 +165,7 @@ class Learning(Stage):
         ]
         if any(len(record.boxes_xyxy_px) for record in train.records):
             callbacks.append(StopWithoutFaces())
-        if bench.progress:
+        if bench.progress and folder.writes:
             callbacks.append(ProgressBar(bench.progress(self.name), last, len(train), train.batch_size))
         if pruning:
             callbacks += [_WholeModel(trainer, folder.before_masks, pruning.last_epoch), pruning]
@@ -174,18 +176,19 @@ class Learning(Stage):
         if watch.ap_every_epoch:
             measure = self._present_precision(bench, trainer)
             callbacks.append(PrecisionLog(measure, watch.ap_every_epoch, first_epoch))
-        callbacks += [
-            EventLog(folder.path / "tensorboard", watch.log_interval, len(train)),
-            Checkpoint(
-                folder,
-                self.name,
-                trainer,
-                masks=lambda: pruning.masks if pruning else None,
-                every=watch.checkpoint_every_step,
-                keep=watch.keep_checkpoints,
-            ),
-        ]
+        if folder.writes:
+            callbacks.append(EventLog(folder.path / "tensorboard", watch.log_interval, len(train)))
+        checkpoint = Checkpoint(
+            folder,
+            self.name,
+            trainer,
+            masks=lambda: pruning.masks if pruning else None,
+            every=watch.checkpoint_every_step,
+            keep=watch.keep_checkpoints,
+        )
+        callbacks.append(checkpoint)
         trainer.fit(train, last, callbacks, bench.verbose, folder.position.batch if folder.position else 0)
+        meet(f"{self.name} is trained")  # before its best checkpoint is read
 
     def take_best(self, bench: Workbench, trainer: Trainer) -> None:
         """Takes the weights of the stage's epoch with the lowest validation loss."""
@@ -227,6 +230,7 @@ class Import(Stage):
     name = "pretrain"
     needs = ()
     leaves = ("model",)
+    shared = True
 
     def run(self, bench: Workbench) -> None:
         bench.leave("imported", bench.trainer())

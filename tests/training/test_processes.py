@@ -1,0 +1,164 @@
+"""Several processes that train together: JAX's, each started here; skipped where JAX is not installed."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from lib.data.scenes import SampleSet
+from lib.errors import ConfigError, TrainingError
+from lib.training import processes
+from lib.training.processes import Processes, join, meet, others_there, present, share_of
+from tests.shared import ROOT
+
+# Trains 30 steps on the same batches, however many processes share them; the first writes losses and weights.
+THIRTY_STEPS = """
+import json, sys
+from lib.training.processes import join, present
+join()
+import keras, numpy as np
+from lib.config import Config
+from lib.data.annotations import read_annotations
+from lib.runs.wiring import make_trainer
+from lib.training.devices import scope
+from tests.detectors import small_detector
+
+annotations, images, out = sys.argv[1:]
+config = Config()
+config.DATA.hin = config.DATA.win = 64
+config.TRAIN.batch_size, config.TRAIN.process_num, config.TRAIN.ema = 4, 1, 0.9
+records = read_annotations(annotations, images)[:23]  # five batches of 4, and 3 images more to validate on
+with scope(1):
+    trainer = make_trainer(small_detector(), config)
+losses = []
+class Log(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 2:
+            self.model.optimizer.learning_rate = 1e-3 / (1 + len(losses))
+        losses.append({name: float(value) for name, value in logs.items()})
+trainer.fit(trainer.dataset(records, augment=True), 6, [Log()])
+losses.append(trainer.validate(trainer.dataset(records, augment=False)))
+trainer.save(f"{out}.keras")
+if present().first:
+    np.savez(f"{out}.npz", *trainer.model.get_weights())
+    with open(f"{out}.json", "w") as file:
+        json.dump(losses, file)
+"""
+
+
+def _environment(count: int, index: int, address: str) -> Mapping[str, str]:
+    return {
+        **os.environ,
+        "KERAS_BACKEND": "jax",
+        "KERAS_DISTRIBUTION_JOB_ADDRESSES": address,
+        "KERAS_DISTRIBUTION_NUM_PROCESSES": str(count),
+        "KERAS_DISTRIBUTION_PROCESS_ID": str(index),
+    }
+
+
+def start(count: int, arguments: list[str]) -> list[subprocess.Popen[str]]:
+    """So many processes of one command that know of each other by their environment."""
+    if find_spec("jax") is None:
+        pytest.skip("jax is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    return [
+        subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env=_environment(count, index, address),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for index in range(count)
+    ]
+
+
+def finish(running: list[subprocess.Popen[str]], seconds: float = 240) -> list[str]:
+    try:
+        texts = [process.communicate(timeout=seconds)[0] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert [process.returncode for process in running] == [0] * len(running), [text[-2000:] for text in texts]
+    return texts
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(samples: SampleSet, tmp_path: Path) -> None:
+    images = [str(samples.train_annotations), str(samples.train_images)]
+    for number in (1, 2):
+        finish(start(number, ["-c", THIRTY_STEPS, *images, str(tmp_path / str(number))]))
+    one, several = (json.loads((tmp_path / f"{number}.json").read_text()) for number in (1, 2))
+    assert len(one) == 31
+    for mine, theirs in zip(one, several, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-4)
+    with np.load(tmp_path / "1.npz") as mine, np.load(tmp_path / "2.npz") as theirs:
+        for name in mine:
+            np.testing.assert_allclose(mine[name], theirs[name], rtol=1e-3, atol=1e-5)
+
+
+def test_one_process_is_alone() -> None:
+    assert present() == Processes(1, 0)
+    assert present().first
+    assert share_of(5) == (0, 5)
+    meet("nobody else comes")
+
+
+def test_rows_are_shared_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Distribution:
+        num_model_replicas = 4
+
+    monkeypatch.setattr(processes, "_present", processes._Present(Processes(2, 1), Distribution()))
+    assert share_of(8) == (4, 8)
+    with pytest.raises(ConfigError, match=r"6 images cannot be shared by 4 devices; set TRAIN.batch_size"):
+        share_of(6)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="on JAX it is no error")
+def test_other_backends_are_refused() -> None:
+    with pytest.raises(ConfigError, match="needs KERAS_BACKEND=jax, this is"):
+        join("127.0.0.1:1", 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"KERAS_DISTRIBUTION_NUM_PROCESSES": "two"}, "NUM_PROCESSES = 'two': expected a number"),
+        ({"KERAS_DISTRIBUTION_NUM_PROCESSES": "2"}, "2 processes and the index -1 do not go together"),
+        (
+            {"KERAS_DISTRIBUTION_NUM_PROCESSES": "2", "KERAS_DISTRIBUTION_PROCESS_ID": "2"},
+            "2 processes and the index 2",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_named(
+    environment: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    for name, value in {"KERAS_DISTRIBUTION_JOB_ADDRESSES": "127.0.0.1:1", **environment}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=message):
+        join()
+
+
+def test_the_end_of_another_process_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RuntimeError, match="Gloo"), others_there():  # alone, it is something else
+        raise RuntimeError("Gloo all-reduce failed: Connection closed by peer")
+    monkeypatch.setattr(processes, "_present", processes._Present(Processes(2, 1), None))
+    with (
+        pytest.raises(TrainingError, match=r"process 1 of 2: another process .* goes on from the last"),
+        others_there(),
+    ):
+        raise RuntimeError("Gloo all-reduce failed: Connection closed by peer\nmore")
+    with pytest.raises(RuntimeError, match="other"), others_there():
+        raise RuntimeError("some other thing")
