@@ -6,6 +6,8 @@ import numpy as np
 
 from lib.arrays import FloatArray
 
+_ROWS = 128  # filters whose distances are worked out at a time
+
 
 def fpgm(kernel: FloatArray) -> FloatArray:
     """Sum of the Euclidean distances to all other filters, [filters] (He et al., arXiv 1811.00250, equation 7).
@@ -14,9 +16,18 @@ def fpgm(kernel: FloatArray) -> FloatArray:
     """
     filters = _as_rows(kernel)
     squares = (filters**2).sum(axis=1)
-    distances = squares[:, None] + squares[None, :] - 2 * (filters @ filters.T)  # so, BLAS computes one half
-    np.fill_diagonal(distances, 0)
-    return np.sqrt(np.maximum(distances, 0)).sum(axis=1)
+    sums = np.zeros(len(filters))
+    for start in range(0, len(filters), _ROWS):  # each distance once, in pieces that fit a processor's cache
+        rows = slice(start, start + _ROWS)
+        distances = filters[rows] @ filters[start:].T
+        distances *= -2
+        distances += squares[rows, None]
+        distances += squares[start:]
+        np.fill_diagonal(distances, 0)
+        np.sqrt(np.maximum(distances, 0, out=distances), out=distances)
+        sums[rows] += distances.sum(axis=1)
+        sums[start + _ROWS :] += distances[:, _ROWS:].sum(axis=0)
+    return sums
 
 
 def l1(kernel: FloatArray) -> FloatArray:

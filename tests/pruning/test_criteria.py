@@ -10,9 +10,10 @@ from lib.pruning import plan, scores
 from lib.pruning.criteria import CRITERIA, NAMES, combined, fpgm, l1, l2, lamp, lowest
 
 
-def test_fpgm_equals_its_definition(rng: np.random.Generator) -> None:
-    kernel = rng.normal(size=(3, 3, 5, 7))
-    filters = kernel.reshape(-1, 7).T
+@pytest.mark.parametrize("count", [7, 300])
+def test_fpgm_equals_its_definition(rng: np.random.Generator, count: int) -> None:
+    kernel = rng.normal(size=(3, 3, 5, count))
+    filters = kernel.reshape(-1, count).T
     expected = np.array([sum(float(np.linalg.norm(f - g)) for g in filters) for f in filters])
     np.testing.assert_allclose(fpgm(kernel), expected, rtol=1e-9)
 

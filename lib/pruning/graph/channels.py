@@ -78,10 +78,10 @@ class ChannelGraph:
         self.feeds_output: BoolArray = np.zeros(self.classes, bool)
         for number in self.calls.outputs:
             self.feeds_output[self.class_of[self.channels[number]]] = True
-        self.reasons: dict[int, str] = {}
-        for numbers, reason in self._fixed:
-            for item in self.class_of[numbers].tolist():
-                self.reasons.setdefault(item, reason)
+        first = np.full(self.classes, -1)
+        for index, (numbers, _) in reversed(list(enumerate(self._fixed))):
+            first[self.class_of[numbers]] = index
+        self.reasons = {item: self._fixed[first[item]][1] for item in np.flatnonzero(first >= 0).tolist()}
 
     def _guarded(self, protected: tuple[str, ...]) -> set[int]:
         found = set()

@@ -96,34 +96,37 @@ class SetMap:
     def _placed(self) -> list[PlacedSet]:
         makers = self.makers()
         norms = [port for port in self.graph.ports.values() if port.kind == "norm"]
+        none = [np.zeros(0, np.int64)]
+        made = np.concatenate([self.slot_of[port.outward] for port in makers] or none)
+        maker_of = np.repeat(np.arange(len(makers)), [len(port.outward) for port in makers])
+        # Channels that the same layers make go by one rate: they are a set. They must also cost the same.
+        random = np.random.default_rng(1)
+        alike = self._read_as()
+        np.add.at(alike, made, _numbers(random, len(makers))[maker_of])
         classes = np.zeros(self.slots, np.int64)
         classes[self.slot_of] = self.graph.class_of
-        made_by: dict[int, list[int]] = {}
-        for index, port in enumerate(makers):
-            for slot in self.slot_of[port.outward].tolist():
-                made_by.setdefault(slot, []).append(index)
-        # Channels that the same layers make go by one rate: they are a set. They must also cost the same.
-        read_as = self._read_as()
-        together: dict[tuple[tuple[int, ...], bool, int], list[int]] = {}
-        for slot, indices in made_by.items():
-            key = (tuple(indices), int(classes[slot]) not in self.graph.reasons, int(read_as[slot]))
-            together.setdefault(key, []).append(slot)
-        norms_of: dict[int, set[int]] = {}
-        for index, port in enumerate(norms):
-            for slot in self.slot_of[port.outward].tolist():
-                norms_of.setdefault(slot, set()).add(index)
+        fixed = np.isin(classes, list(self.graph.reasons))
+        alike[fixed] += _numbers(random, 1)
+        _, group = np.unique(alike[made], return_inverse=True)
+        parts = np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1]) if len(made) else []
+        parts.sort(key=lambda part: int(part[0]))
+        set_of = np.full(self.slots, -1)
+        for number, part in enumerate(parts):
+            set_of[made[part]] = number
+        through: list[list[str]] = [[] for _ in parts]
+        for port in norms:
+            for number in np.unique(set_of[self.slot_of[port.outward]]).tolist():
+                if number >= 0:
+                    through[number].append(port.layer.name)
         found = []
         names: dict[str, int] = {}
-        for (members, prunable, _), slots in sorted(together.items(), key=lambda entry: entry[0][0][0]):
-            name = makers[members[0]].layer.name
-            names[name] = names.get(name, 0) + 1
-            item = ChannelSet(
-                name if names[name] == 1 else f"{name}#{names[name]}",
-                len(slots),
-                tuple(dict.fromkeys(makers[index].layer.name for index in members)),
-                tuple(norms[index].layer.name for index in sorted({i for s in slots for i in norms_of.get(s, set())})),
-            )
-            found.append(PlacedSet(item, np.array(slots), prunable))
+        for part, behind in zip(parts, through, strict=True):
+            members = tuple(dict.fromkeys(makers[index].layer.name for index in np.unique(maker_of[part]).tolist()))
+            slots = made[part][np.sort(np.unique(made[part], return_index=True)[1])]
+            count = names[members[0]] = names.get(members[0], 0) + 1
+            name = members[0] if count == 1 else f"{members[0]}#{count}"
+            item = ChannelSet(name, len(slots), members, tuple(behind))
+            found.append(PlacedSet(item, slots, not fixed[slots[0]]))
         return found
 
     def _read_as(self) -> NDArray[np.uint64]:
@@ -139,7 +142,7 @@ class SetMap:
                 axis for _, axes in weight_axes(port.layer, port.inward, port.outward) for axis in axes.values()
             ):
                 counts = np.bincount(self.slot_of[axis], minlength=self.slots).astype(np.uint64)
-                found += counts * random.integers(1, 1 << 63, dtype=np.uint64)  # wraps around
+                found += counts * _numbers(random, 1)  # wraps around
         return found
 
     def off(self, channels: dict[str, tuple[int, ...]]) -> BoolArray:
@@ -148,3 +151,7 @@ class SetMap:
         for found in self.sets:
             result[found.slots[list(channels[found.item.name])]] = True
         return result
+
+
+def _numbers(random: np.random.Generator, count: int) -> NDArray[np.uint64]:
+    return random.integers(1, 1 << 63, count, dtype=np.uint64)
