@@ -135,6 +135,8 @@ config.PRUNE.epoch_prune = 2  # epochs between two soft prunings (default: 5, as
 config.PRUNE.protected = ()  # layers, e.g. ("conv1", "head*"): the channels that they read or make stay
 config.PRUNE.repair = "solve"  # what the stage repair does: "solve", "recalibrate" (batch statistics only) or "off"
 config.PRUNE.repair_images = 192  # training photographs for it, drawn by the seed
+config.PRUNE.steps = 1  # the stage shrink takes channels out in so many steps, each repaired, with training between
+config.PRUNE.step_epoch = 2  # epochs of that training, at FINETUNE's rates; 0: the repair alone
 config.PRUNE.calibration_images = 64  # with pruned_alpha: channels silent on so many training images go too; 0: off
 
 # --- distillation: a teacher says what the model in training shall say, in every stage that trains ---------------

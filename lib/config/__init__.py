@@ -127,6 +127,11 @@ class Config(Settings):
                 "PRUNE.mode = 'per_layer' masks channels that cannot be removed, and they have to be held while they "
                 "are fine-tuned; put 'shrink' after 'finetune' in TRAIN.stages, or leave it out"
             )
+        if self.PRUNE.steps > 1 and ("soft_prune" in stages or not early):
+            raise ConfigError(
+                "PRUNE.steps takes channels out in steps with training between, in the place of soft pruning; set "
+                "TRAIN.stages = ('pretrain', 'shrink', 'repair', 'finetune', 'evaluate')"
+            )
         if "pretrain" not in stages and not self.MODEL.pretrained_model:
             raise ConfigError(
                 f"without the stage 'pretrain', MODEL.pretrained_model must name the model for {stages[0]!r} to start "

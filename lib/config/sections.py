@@ -214,6 +214,8 @@ class Prune(Section):
     calibration_images: Count = 64
     repair: Literal["solve", "recalibrate", "off"] = "solve"
     repair_images: Positive = 192
+    steps: Positive = 1
+    step_epoch: Count = 2
 
 
 class Distil(Section):

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -19,6 +20,7 @@ from lib.pruning.choice import Choice
 from lib.runs.folder import RunFolder
 from lib.runs.stages.base import Stage
 from lib.runs.stages.evaluate import Evaluate
+from lib.runs.stages.gradual import Gradual
 from lib.runs.stages.learning import Course, Finetune, Import, Pretrain, SoftPrune, Watch
 from lib.runs.stages.removal import Repair, Shrink
 from lib.runs.stages.search import Search
@@ -46,13 +48,28 @@ def stages_of(config: Config) -> list[Stage]:
     made: dict[str, Callable[[], Stage]] = {
         "search": lambda: Search(search_settings(config)),
         "soft_prune": lambda: SoftPrune(_course(config, config.SOFT_PRUNE), watch, prune.epoch_prune, prune.schedule),
-        "shrink": Shrink,
-        "repair": lambda: Repair(prune.repair, prune.repair_images, prune.mode),
+        "shrink": lambda: _shrink(config, watch),
+        "repair": lambda: _repair(config),
         "finetune": lambda: Finetune(_course(config, config.FINETUNE), watch, config.FINETUNE.lock_bn),
         "evaluate": lambda: Evaluate(config.TEST.latency_rounds),
     }
     first = Import() if config.MODEL.pretrained_model else Pretrain(_course(config, config.PRETRAIN), watch)
     return [first, *(made[name]() for name in stage_names(config) if name != "pretrain")]
+
+
+def _repair(config: Config) -> Repair:
+    return Repair(config.PRUNE.repair, config.PRUNE.repair_images, config.PRUNE.mode)
+
+
+def _shrink(config: Config, watch: Watch) -> Stage:
+    """At once, or in steps, between which is trained at the rate of fine-tuning, or by the same cosine."""
+    prune, tune = config.PRUNE, config.FINETUNE
+    if prune.steps == 1:
+        return Shrink()
+    course = replace(_course(config, tune), epochs=prune.step_epoch, steps=(), decay_epochs=())
+    if not course.cosine:
+        course = replace(course, values=course.values[:1])
+    return Gradual(course, watch, prune.steps, _repair(config), tune.lock_bn)
 
 
 def _course(config: Config, lesson: Lesson) -> Course:

@@ -122,8 +122,21 @@ class Learning(Stage):
             )
 
     def run(self, bench: Workbench) -> None:
+        self.train(bench, self.name, self.epochs_before(bench))
+
+    def epochs_before(self, bench: Workbench) -> int:
+        """How many epochs the stages before this one have trained for."""
+        return max((row["epoch"] for row in bench.folder.history if row["stage"] != self.name), default=0)
+
+    def train(self, bench: Workbench, outcome: str, first: int) -> None:
+        """Trains the latest model by the course, or goes on from its last checkpoint.
+
+        Args:
+            outcome: what the model is called that is left.
+            first: the training's first epoch, counted from 0 over the whole run.
+
+        """
         folder, trainer = bench.folder, bench.trainer(self.lock_norms)
-        first = max((row["epoch"] for row in folder.history if row["stage"] != self.name), default=0)
         if checkpoint := folder.last_checkpoint():
             logger.info("stage %s: going on from %s", self.name, checkpoint)
             trainer.restore(checkpoint)
@@ -133,14 +146,14 @@ class Learning(Stage):
         batches = bench.training.batches
         with others_there(), memory_errors(batches.batch_size, batches.height_px, batches.width_px):
             self.learn(bench, trainer, train, first)
-        bench.leave(self.name, trainer)
+        bench.leave(outcome, trainer)
 
     @abstractmethod
     def learn(self, bench: Workbench, trainer: Trainer, train: FaceDataset, first_epoch: int) -> None:
         """Trains from the dataset's epoch up to the stage's end; afterwards the trainer has the stage's weights.
 
         Args:
-            first_epoch: the stage's first epoch, counted from 0 over the whole run.
+            first_epoch: the training's first epoch, counted from 0 over the whole run.
 
         """
 

@@ -1,20 +1,18 @@
 """The stages that take the pruned channels out, and mend what that did to the other layers."""
 
 import logging
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
 import keras
 
-from lib.arrays import FloatArray
 from lib.data.images import read_rgb
 from lib.data.sources import draw_readable
 from lib.errors import ConfigError
 from lib.models import load
-from lib.pruning import apply_masks, recalibrate, repair
+from lib.pruning import Masks, apply_masks, recalibrate, repair
 from lib.pruning.graph.sets import Mode
-from lib.runs.removal import remove
+from lib.runs.removal import Proof, remove
 from lib.runs.stages.base import Stage
 from lib.runs.state import Removal
 from lib.runs.workbench import Workbench
@@ -35,12 +33,16 @@ class Shrink(Stage):
         state, masked = bench.folder.state, bench.model()
         of = state.rows[-1].stage
         logger.info("taking the pruned channels out of %s", of)
-        masks = bench.masks(masked)
-        apply_masks(masked, masks)
-        images = [read_rgb(record.image) for record in bench.data.val[:COMPARED_IMAGES]]
-        small, proof = remove(masked, masks, images)
+        small, proof = take_out(bench, masked, bench.masks(masked))
         bench.leave("shrunk", small)
         state.removal = Removal(of, proof)
+
+
+def take_out(bench: Workbench, model: keras.Model, masks: Masks) -> tuple[keras.Model, Proof]:
+    """Masks a model, and makes the one without these channels; the two are compared on validation images."""
+    apply_masks(model, masks)
+    images = [read_rgb(record.image) for record in bench.data.val[:COMPARED_IMAGES]]
+    return remove(model, masks, images)
 
 
 class Repair(Stage):
@@ -74,7 +76,20 @@ class Repair(Stage):
         if self.how == "off":
             logger.info("PRUNE.repair is off: the small model stays as it is")
             return
-        state, seed, small = bench.folder.state, bench.training.batches.seed, bench.model()
+        small, whole = bench.model(), load(bench.folder.whole_model())
+        bench.folder.state.repair = self.mend(bench, small, whole, bench.masks(whole))
+        bench.leave("repaired", small)
+
+    def mend(self, bench: Workbench, small: keras.Model, whole: keras.Model, masks: Masks) -> dict[str, Any]:
+        """Repairs the small model in place; returns what `results.json` says of it.
+
+        Args:
+            small: the whole model without the masked channels.
+            whole: the model before they went.
+            masks: theirs.
+
+        """
+        seed = bench.training.batches.seed
         records, unreadable = draw_readable(bench.data.train, self.images, seed)
         for message in unreadable:
             logger.warning("left out: %s", message)
@@ -82,18 +97,8 @@ class Repair(Stage):
         logger.info("repairing on %d training photographs", len(records))
         if self.how == "recalibrate":
             recalibrate(small, images, seed=seed)
-            state.repair = {"how": self.how, "images": len(records)}
-        else:
-            state.repair = {"how": self.how, **self._solve(bench, small, images, [r.boxes_xyxy_px for r in records])}
-        bench.leave("repaired", small)
-
-    def _solve(
-        self, bench: Workbench, small: keras.Model, images: Iterable[Any], boxes: Sequence[FloatArray]
-    ) -> dict[str, Any]:
-        """What `results.json` says of it: nothing that a second run would not say too."""
-        whole = load(bench.folder.whole_model())
-        masks = bench.masks(whole)
-        report = repair(whole, small, masks, images, boxes, seed=bench.training.batches.seed)
+            return {"how": self.how, "images": len(records)}
+        report = repair(whole, small, masks, images, [record.boxes_xyxy_px for record in records], seed=seed)
         layers = [asdict(layer) for layer in report.layers]
         logger.info("what the layers miss of their targets:\n%s", repair_table(layers))
         logger.info("repaired in %.0f s; %.0f MiB at most", report.seconds, report.peak_bytes / 2**20)
@@ -103,4 +108,4 @@ class Repair(Stage):
             )
         if report.left:
             logger.warning("no rule, left as they are: %s", ", ".join(report.left))
-        return {"images": report.images, "layers": layers, "left": list(report.left)}
+        return {"how": self.how, "images": report.images, "layers": layers, "left": list(report.left)}
