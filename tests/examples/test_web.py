@@ -15,18 +15,15 @@ import pytest
 from lib.arrays import FloatArray
 from lib.data.scenes import draw_scene
 from lib.detection import FaceDetector
-from lib.detection.candidates import from_scores
-from lib.detection.description import Description
 from lib.detection.detector import fit
 from lib.detection.formats import onnx
-from lib.geometry.anchors import AnchorSpec, anchor_grid
-from lib.geometry.suppression import nms
+from lib.geometry.anchors import AnchorSpec
 from tests.detectors import small_detector
+from tests.examples.programs import SIZE, SPECS, THRESHOLD, program, random_outputs, require_network
 from tests.matching import unmatched
 from tests.shared import ROOT
 
 WEB = ROOT / "examples/web"
-THRESHOLD = 0.5
 DECODE = """
 import { decode, fit, nms, readDescription } from "DETECTOR";
 import { readFileSync } from "node:fs";
@@ -50,14 +47,6 @@ WATCH = """<!doctype html><iframe src="index.html?model=detector.onnx&picture=sc
 """
 
 
-def program(name: str) -> str:
-    """Where a program is; skips the test where it is missing."""
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not on this machine")
-    return found
-
-
 def as_rows(faces: list[dict[str, float]]) -> FloatArray:
     rows = [[face[key] for key in ("x1", "y1", "x2", "y2", "score")] for face in faces]
     return np.array(rows, np.float32).reshape(-1, 5)
@@ -68,25 +57,16 @@ def clear(boxes: FloatArray) -> FloatArray:
     return boxes[boxes[:, 4] > THRESHOLD + 1e-3]
 
 
-@pytest.mark.parametrize("anchors", [AnchorSpec(place=0.25), AnchorSpec(ratio=1.5, scales=(0.5, 1.0), code="corners")])
+@pytest.mark.parametrize("anchors", SPECS)
 def test_boxes_from_a_networks_outputs(anchors: AnchorSpec, tmp_path: Path, rng: np.random.Generator) -> None:
     node = program("node")
-    size = (101, 150)
-    count = len(anchor_grid(anchors, *size))
-    boxes = rng.normal(0, 2, (count, 4)).astype(np.float32)
-    scores = rng.uniform(0, 1, count).astype(np.float32)
-    (tmp_path / "detector.onnx").write_bytes(b"\xff{" + Description(anchors, size, "float32", "0").to_json().encode())
-    outputs = {"boxes": boxes.ravel().tolist(), "scores": scores.tolist(), "height": size[0], "width": size[1]}
+    boxes, scores, expected = random_outputs(anchors, tmp_path / "detector.onnx", rng)
+    outputs = {"boxes": boxes.ravel().tolist(), "scores": scores.tolist(), "height": SIZE[0], "width": SIZE[1]}
     (tmp_path / "outputs.json").write_text(json.dumps(outputs))
     script = DECODE.replace("DETECTOR", (WEB / "detector.mjs").as_uri()).replace("THRESHOLD", str(THRESHOLD))
     (tmp_path / "decode.mjs").write_text(script)
     command = [node, str(tmp_path / "decode.mjs"), str(tmp_path / "detector.onnx"), str(tmp_path / "outputs.json")]
     found = as_rows(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
-    candidates, passing = from_scores(boxes, scores, anchors, size, THRESHOLD)
-    candidates = candidates * np.tile(np.array(size[::-1], np.float32), 2)
-    kept = nms(candidates, passing, 0.3, 750)
-    expected = np.column_stack([candidates[kept], passing[kept]])
-    assert len(expected) > 50
     assert found == pytest.approx(expected, rel=1e-4, abs=1e-3)
 
 
@@ -149,8 +129,7 @@ def test_the_page_finds_the_same_faces_in_a_browser(tmp_path: Path) -> None:
         shutil.copy(file, tmp_path)
     command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
     installed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    if any(code in installed.stderr for code in ("EAI_AGAIN", "ECONNREFUSED", "ENOTFOUND", "ETIMEDOUT")):
-        pytest.skip("npm reaches no registry from here")
+    require_network(installed.stderr)
     assert installed.returncode == 0, installed.stderr
     onnx.write(small_detector(), tmp_path / "detector.onnx")
     image = draw_scene(np.random.default_rng(3))[0]

@@ -1,0 +1,46 @@
+"""Other languages' programs, and a network's outputs for them to decode."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lib.arrays import FloatArray
+from lib.detection.candidates import from_scores
+from lib.detection.description import Description
+from lib.geometry.anchors import AnchorSpec, anchor_grid
+from lib.geometry.suppression import nms
+
+SIZE = (101, 150)
+THRESHOLD = 0.5
+SPECS = [AnchorSpec(place=0.25), AnchorSpec(ratio=1.5, scales=(0.5, 1.0), code="corners")]
+
+
+def program(name: str) -> str:
+    """Where a program is; skips the test where it is missing."""
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not on this machine")
+    return found
+
+
+def require_network(npm_said: str) -> None:
+    """Skips the test where npm reached no registry."""
+    if any(code in npm_said for code in ("EAI_AGAIN", "ECONNREFUSED", "ENOTFOUND", "ETIMEDOUT")):
+        pytest.skip("npm reaches no registry from here")
+
+
+def random_outputs(
+    anchors: AnchorSpec, file: Path, random: np.random.Generator
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Writes a file that describes a detector; returns offsets, scores and the faces [n, 5], px, that these make."""
+    count = len(anchor_grid(anchors, *SIZE))
+    boxes = random.normal(0, 2, (count, 4)).astype(np.float32)
+    scores = random.uniform(0, 1, count).astype(np.float32)
+    file.write_bytes(b"\xff{" + Description(anchors, SIZE, "float32", "0").to_json().encode() + b"\xff}")
+    candidates, passing = from_scores(boxes, scores, anchors, SIZE, THRESHOLD)
+    candidates = candidates * np.tile(np.array(SIZE[::-1], np.float32), 2)
+    kept = nms(candidates, passing, 0.3, 750)
+    assert len(kept) > 50
+    return boxes, scores, np.column_stack([candidates[kept], passing[kept]])
