@@ -145,6 +145,7 @@ class Config(Settings):
         alone = [name for name in stage_names(self) if name in ("soft_prune", "search")]
         alone += [f"TRAIN.{name}" for name in ("pruned_alpha", "ap_every_epoch") if getattr(train, name)]
         alone += ["TRAIN.num_gpu"] if train.num_gpu > 1 else []
+        alone += ["PRUNE.steps"] if self.PRUNE.steps > 1 else []
         if alone:
             raise ConfigError(
                 f"TRAIN.distribution = 'data_parallel' shares the stages 'pretrain' and 'finetune' over processes, not "

@@ -7,7 +7,7 @@ towards the weights as they are (after Luo et al., ThiNet, arXiv 1707.06342, sec
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +22,9 @@ from lib.errors import DataError
 from lib.pruning.masks import Masks
 from lib.pruning.photographs import as_batch, is_photograph, window
 from lib.pruning.walk import Held, RepairedLayer, Walk
+
+_TOGETHER = 64  # images
+_SMALL = 128 * 128 * 3  # values of an image
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,8 @@ def recalibrate(
     """Measures the batch statistics of every trainable batch normalisation anew, in place.
 
     Mean and variance are those over all images, each image (or batch of them) counting the same, as the model sees them
-    in training.
+    in training. Small images of one size are seen `_TOGETHER` at a time: the last maps of a classifier have a single
+    position, and an image alone would have no variance there.
 
     Args:
         images, window_px: as for `repair`, in larger windows: statistics want whole scenes.
@@ -121,15 +125,13 @@ def recalibrate(
     try:
         for norm in [] if moving else norms:
             norm.momentum = 0.0  # the moving statistics become those of the batch
-        for image in images:
-            batch = as_batch(image, model)
-            if is_photograph(image) and None in model.inputs[0].shape[1:3]:
-                batch, _ = window(batch, None, window_px, random)
+        seen = _seen(images, model, window_px, random)
+        for batch, weight in ((batch, 1) for batch in seen) if moving else _together(seen):
             model(batch, training=True)
-            count += 1
+            count += weight
             for norm, total in zip(norms, sums, strict=True):
                 mean = np.asarray(norm.moving_mean, np.float64)
-                total += [mean, mean**2, np.asarray(norm.moving_variance, np.float64)]
+                total += weight * np.stack([mean, mean**2, np.asarray(norm.moving_variance, np.float64)])
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
@@ -141,3 +143,36 @@ def recalibrate(
         mean, square, variance = total / count
         norm.moving_mean.assign(mean)
         norm.moving_variance.assign(variance + np.maximum(square - mean**2, 0))
+
+
+def _seen(
+    images: Iterable[Any], model: keras.Model, window_px: tuple[int, int], random: np.random.Generator
+) -> Iterator[Any]:
+    """Each image as a batch of one, or a window of it; batches as they are."""
+    for image in images:
+        batch = as_batch(image, model)
+        if is_photograph(image) and None in model.inputs[0].shape[1:3]:
+            batch, _ = window(batch, None, window_px, random)
+        yield batch
+
+
+def _together(batches: Iterable[Any]) -> Iterator[tuple[Any, int]]:
+    """Batches and what each counts: small images alone that follow each other in one size are put together."""
+    waiting: list[Any] = []
+
+    def whole() -> list[tuple[Any, int]]:
+        found = [(np.concatenate(waiting), len(waiting))] if waiting else []
+        waiting.clear()
+        return found
+
+    for batch in batches:
+        small = isinstance(batch, np.ndarray) and len(batch) == 1 and batch.size <= _SMALL
+        if not small or (waiting and waiting[0].shape != batch.shape):
+            yield from whole()
+        if small:
+            waiting.append(batch)
+        else:
+            yield batch, 1
+        if len(waiting) == _TOGETHER:
+            yield from whole()
+    yield from whole()

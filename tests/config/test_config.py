@@ -244,3 +244,11 @@ def test_what_processes_cannot_share_is_refused(changes: dict[str, Any]) -> None
         setattr(config.TRAIN, name, value)
     with pytest.raises(ConfigError, match=f"not .*{'soft_prune' if 'stages' in changes else next(iter(changes))}; run"):
         config.check()
+
+
+def test_processes_cannot_share_a_removal_in_steps() -> None:
+    config = Config()
+    config.TRAIN.stages, config.TRAIN.distribution = ("pretrain", "shrink", "finetune"), "data_parallel"
+    config.PRUNE.steps = 2
+    with pytest.raises(ConfigError, match=r"not PRUNE\.steps; run"):
+        config.check()

@@ -190,6 +190,23 @@ def test_recalibrated_statistics_are_those_of_the_image() -> None:
     np.testing.assert_allclose(norm.moving_variance, np.var(read, (0, 1, 2)), rtol=1e-3)
 
 
+def test_small_images_are_seen_together_when_they_are_recalibrated_on() -> None:
+    image = keras.Input((4, 4, 3))
+    x = layers.BatchNormalization(name="first_bn")(layers.GlobalAveragePooling2D(keepdims=True)(image))  # one position
+    x = layers.BatchNormalization(name="second_bn")(layers.Conv2D(5, 1)(x))
+    one, other = (keras.Model(image, x), keras.Model(image, x))
+    batch = np.random.default_rng(0).normal(size=(70, 4, 4, 3)).astype(np.float32)
+    recalibrate(one, list(batch[:64]))
+    alone = [np.asarray(weight) for weight in one.weights]
+    recalibrate(other, [batch[:64]])
+    for ours, theirs in zip(alone, other.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    recalibrate(one, [*batch, batch[:2, :, :, ::-1]])  # 64, six, and a batch as it is
+    mean = np.average([batch[:64].mean((0, 1, 2)), batch[64:].mean((0, 1, 2)), batch[:2].mean((0, 1, 2))[::-1]],
+                      axis=0, weights=[64, 6, 1])  # fmt: skip
+    np.testing.assert_allclose(one.get_layer("first_bn").moving_mean, mean, atol=1e-5)
+
+
 def test_moving_statistics_go_on_as_training_would() -> None:
     one, other = _network("plain"), _network("plain")
     batches = [np.stack(_images(2, seed=seed)[:1] * 2) for seed in range(3)]

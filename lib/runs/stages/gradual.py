@@ -73,7 +73,7 @@ class Gradual(Learning):
         small, proof = take_out(bench, model, masks)
         if step < self.steps:
             if self.mend.how != "off":
-                self.mend.mend(bench, small, load(folder.outcome(of)), masks)
+                self.mend.mend(bench, small, lambda: (load(folder.outcome(of)), masks))
             bench.leave(f"step_{step}", small)
             folder.save_state()
         else:

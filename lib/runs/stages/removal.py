@@ -1,6 +1,7 @@
 """The stages that take the pruned channels out, and mend what that did to the other layers."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -76,17 +77,23 @@ class Repair(Stage):
         if self.how == "off":
             logger.info("PRUNE.repair is off: the small model stays as it is")
             return
-        small, whole = bench.model(), load(bench.folder.whole_model())
-        bench.folder.state.repair = self.mend(bench, small, whole, bench.masks(whole))
+
+        def whole() -> tuple[keras.Model, Masks]:
+            model = load(bench.folder.whole_model())
+            return model, bench.masks(model)
+
+        small = bench.model()
+        bench.folder.state.repair = self.mend(bench, small, whole)
         bench.leave("repaired", small)
 
-    def mend(self, bench: Workbench, small: keras.Model, whole: keras.Model, masks: Masks) -> dict[str, Any]:
+    def mend(
+        self, bench: Workbench, small: keras.Model, whole: Callable[[], tuple[keras.Model, Masks]]
+    ) -> dict[str, Any]:
         """Repairs the small model in place; returns what `results.json` says of it.
 
         Args:
             small: the whole model without the masked channels.
-            whole: the model before they went.
-            masks: theirs.
+            whole: gives the model before they went, and their masks, if that is needed.
 
         """
         seed = bench.training.batches.seed
@@ -98,7 +105,8 @@ class Repair(Stage):
         if self.how == "recalibrate":
             recalibrate(small, images, seed=seed)
             return {"how": self.how, "images": len(records)}
-        report = repair(whole, small, masks, images, [record.boxes_xyxy_px for record in records], seed=seed)
+        model, masks = whole()
+        report = repair(model, small, masks, images, [record.boxes_xyxy_px for record in records], seed=seed)
         layers = [asdict(layer) for layer in report.layers]
         logger.info("what the layers miss of their targets:\n%s", repair_table(layers))
         logger.info("repaired in %.0f s; %.0f MiB at most", report.seconds, report.peak_bytes / 2**20)
