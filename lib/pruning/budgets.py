@@ -97,8 +97,9 @@ def counts_within(
     if not full > 0:
         raise ConfigError(f"this model has no {budget.quantity} to save; is an input of unknown size? Give size_px")
     allowed = budget.share * full * (1 + 1e-12)
-    if cost(after(len(drops))) > allowed:
-        raise _unreachable(budget, costs, dict(zip(names, after(len(drops)).tolist(), strict=True)), cost, full)
+    least_left = after(len(drops))
+    if (left := cost(least_left)) > allowed:
+        raise _unreachable(budget, costs, dict(zip(names, least_left.tolist(), strict=True)), left / full)
     too_few, enough = -1, len(drops)
     while enough - too_few > 1:
         middle = (too_few + enough) // 2
@@ -134,21 +135,13 @@ def _order(budget: Budget, costs: CostModel, scores: Mapping[str, FloatArray], s
     for number, (name, said) in enumerate(scores.items()):
         leave = len(said) - int(smallest[number])
         rank: FloatArray = np.arange(1, leave + 1) / len(said) if budget.scope == "set" else np.sort(said)[:leave]
-        ranks.append(rank / max(1.0, _channel_cost(costs, name, len(said), budget.per)) if budget.per else rank)
+        ranks.append(rank / max(1, getattr(costs.of_channel(name), budget.per)) if budget.per else rank)
         numbers.append(np.full(leave, number))
     order = np.argsort(np.concatenate(ranks), kind="stable")
     return np.concatenate(numbers)[order]
 
 
-def _channel_cost(costs: CostModel, name: str, size: int, quantity: Literal["macs", "parameters"]) -> float:
-    """What one channel of a set costs while all others are there."""
-    return float(getattr(costs.full, quantity) - getattr(costs.of({name: size - 1}), quantity))
-
-
-def _unreachable(
-    budget: Budget, costs: CostModel, kept: Mapping[str, int], cost: Callable[[IntArray], float], full: float
-) -> ConfigError:
-    left = cost(np.array(list(kept.values()))) / full
+def _unreachable(budget: Budget, costs: CostModel, kept: Mapping[str, int], left: float) -> ConfigError:
     by_layer = costs.by_layer(kept)
     quantity = "parameters" if budget.quantity == "parameters" else "macs"
     largest = sorted(by_layer, key=lambda name: -getattr(by_layer[name], quantity))[:3]

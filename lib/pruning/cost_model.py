@@ -68,6 +68,11 @@ class CostModel:
         parameters, macs = self._terms(kept).sum(axis=1)
         return Cost(int(parameters), int(macs))
 
+    def of_channel(self, name: str) -> Cost:
+        """What one channel of a known set costs while all others are there."""
+        less = self.of({name: int(self._sizes[self._index[name]]) - 1})
+        return Cost(self.full.parameters - less.parameters, self.full.macs - less.macs)
+
     def by_layer(self, kept: Mapping[str, int]) -> dict[str, Cost]:
         """`of` for every layer that has weights, by its name; layers that are gone have 0 and 0."""
         found: dict[str, FloatArray] = {}

@@ -30,12 +30,7 @@ def mean_activation(placed: SetMap, batches: Iterable[Any]) -> dict[str, FloatAr
 
     """
     graph = placed.graph
-    readers = [
-        port
-        for port in graph.ports.values()
-        if port.inward is not None and port.kind != "norm" and getattr(port.layer, "weights", None)
-    ]
-    reading = {id(port.layer) for port in readers}
+    reading = {id(port.layer) for port in placed.readers()}
     read = {step.source for step in graph.steps if id(step.layer) in reading}
     total: dict[int, FloatArray] = {number: np.zeros(len(graph.channels[number])) for number in read}
     count = 0

@@ -106,23 +106,16 @@ def _set_facts(placed: SetMap, found: PlacedSet, costs: CostModel, sized: bool) 
     item = found.item
     mine = np.zeros(placed.slots, bool)
     mine[found.slots] = True
-    readers = [
-        port.layer.name
-        for port in placed.graph.ports.values()
-        if port.inward is not None
-        and port.kind != "norm"
-        and getattr(port.layer, "weights", None)
-        and mine[placed.slot_of[port.inward]].any()
-    ]
-    less = costs.of({item.name: item.size - 1})
+    readers = [port.layer.name for port in placed.readers() if mine[placed.slot_of[port.inward]].any()]
+    cost = costs.of_channel(item.name)
     return SetFacts(
         item.name,
         item.size,
         item.convolutions,
         item.norms,
         tuple(dict.fromkeys(readers)),
-        costs.full.parameters - less.parameters,
-        costs.full.macs - less.macs if sized else 0,
+        cost.parameters,
+        cost.macs if sized else 0,
     )
 
 

@@ -93,6 +93,11 @@ class SetMap:
         """The layers that make channels, in the order of first calls."""
         return [port for port in self.graph.ports.values() if port.kind in ("make", "depthwise")]
 
+    def readers(self) -> list[Ports]:
+        """The layers with weights that read channels, batch normalisations left out, in the order of first calls."""
+        ports = (port for port in self.graph.ports.values() if port.inward is not None and port.kind != "norm")
+        return [port for port in ports if getattr(port.layer, "weights", None)]
+
     def _placed(self) -> list[PlacedSet]:
         makers = self.makers()
         norms = [port for port in self.graph.ports.values() if port.kind == "norm"]
