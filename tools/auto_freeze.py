@@ -22,8 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     start_logging()
     with friendly_errors():
-        from lib.detection.formats.pb import OUTPUTS, DetectionSettings, freeze  # TensorFlow takes seconds
-        from lib.models import load
+        from lib.detection.formats.pb import DetectionSettings, ends_of, freeze  # TensorFlow takes seconds
+        from lib.models import anchors_of, load
         from lib.runs.folder import model_file
 
         settings = DetectionSettings(
@@ -31,10 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         checkpoint = model_file(options.ckpt_path)
         output = Path(options.output_path) / "detector.pb"
-        size_bytes, nodes = freeze(load(checkpoint), output, settings)
+        model = load(checkpoint)
+        size_bytes, nodes = freeze(model, output, settings)
         print(f"{checkpoint} -> {output}: {size_bytes:,} bytes, {nodes:,} nodes")
         print("in   image: float32 [B, H, W, 3], RGB 0..255, any B, H and W")
-        print(f"out  {', '.join(OUTPUTS)}; boxes are y1, x1, y2, x2, relative to the image")
+        print(f"out  {', '.join(ends_of(anchors_of(model))[0])}; boxes are y1, x1, y2, x2, relative to the image")
     return 0
 
 

@@ -18,8 +18,9 @@ boxes, scores = (end[0] for end in session.run(["boxes", "scores"], {"image": im
 anchors, levels = facts["anchors"], []
 rows, columns = -(-height // anchors["strides"][0]), -(-width // anchors["strides"][0])
 for stride, size in zip(anchors["strides"], anchors["sizes"], strict=True):
-    y, x, sides = np.meshgrid(*map(np.arange, (rows, columns)), size * np.array(anchors["scales"]), indexing="ij")
-    levels.append(np.stack([x + 0.5, y + 0.5, sides / stride, sides / stride * anchors["ratio"]], -1) * stride)
+    y, x = (np.arange(cells) + anchors["place"] for cells in (rows, columns))
+    y, x, sides = np.meshgrid(y, x, size / stride * np.array(anchors["scales"]), indexing="ij")
+    levels.append(np.stack([x, y, sides, sides * anchors["ratio"]], -1) * stride)
     rows, columns = -(-rows // 2), -(-columns // 2)
 best = np.flatnonzero(scores >= 0.5)
 centre, sides = np.split(np.concatenate([level.reshape(-1, 4) for level in levels])[best], 2, axis=1)

@@ -1,6 +1,8 @@
 """The few anchors of an image that may be faces, as boxes: everything else of a network's outputs is left alone."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -12,13 +14,21 @@ from lib.geometry.suppression import best_first, best_passing
 MAX_CANDIDATES = 5000  # so many of the best enter NMS, as in the published test code
 
 
+def joined(outputs: Mapping[str, Any]) -> FloatArray:
+    """A network's offsets of boxes and, if it finds any, of landmarks: [B, n, 4 + 2 landmarks]."""
+    boxes = np.asarray(outputs["boxes"])
+    if "landmarks" not in outputs:
+        return boxes
+    return np.concatenate([boxes, np.asarray(outputs["landmarks"])], axis=-1)
+
+
 def from_scores(
     offsets: FloatArray, scores: FloatArray, anchors: AnchorSpec, size_px: tuple[int, int], threshold: float
 ) -> tuple[FloatArray, FloatArray]:
-    """Decoded boxes [k, 4] (xyxy, relative to the image) and scores [k], best first.
+    """Decoded boxes [k, 4 + 2 landmarks] (xyxy, relative to the image) and scores [k], best first.
 
     Args:
-        offsets: [n, 4] of all anchors.
+        offsets: [n, 4] of all anchors; further columns are of landmarks.
         scores: [n], 0..1.
         anchors: what the offsets belong to.
         size_px: height and width of the image that the network saw.

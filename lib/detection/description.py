@@ -16,7 +16,7 @@ import numpy as np
 
 from lib import __version__
 from lib.errors import ModelError
-from lib.geometry.anchors import CORNER_SCALE, VARIANCES, AnchorSpec
+from lib.geometry.anchors import CORNER_SCALE, AnchorSpec, variances_of
 
 KEY = "face_detector"  # the name of the description in a format's metadata, and its first field
 REMEDY = "export it anew from the checkpoint with tools/export.py"
@@ -54,7 +54,11 @@ class Description:
                 "size": list(self.size_px) if self.size_px else "any",
                 "boxes": "offsets from the anchors",
                 "scores": "probability of a face, 0..1",
-                "anchors": {**self.anchors.to_dict(), "variances": VARIANCES, "corner_scale": CORNER_SCALE},
+                "anchors": {
+                    **self.anchors.to_dict(),
+                    "variances": variances_of(self.anchors.code),
+                    "corner_scale": CORNER_SCALE,
+                },
                 "precision": self.precision,
                 "toolkit": self.toolkit,
                 "model_sha256": self.model_sha256,
@@ -103,12 +107,11 @@ def read_description(content: bytes, file: Path) -> Description:
 def _described(found: dict[str, Any], file: Path) -> Description:
     try:
         constants = {name: found["anchors"].pop(name) for name in ("variances", "corner_scale")}
-        if constants != {"variances": list(VARIANCES), "corner_scale": CORNER_SCALE}:
+        anchors = AnchorSpec(**found["anchors"])
+        if constants != {"variances": list(variances_of(anchors.code)), "corner_scale": CORNER_SCALE}:
             raise ValueError(f"boxes are encoded with {constants}, which this version cannot decode")
         size = None if found["size"] == "any" else (int(found["size"][0]), int(found["size"][1]))
-        return Description(
-            AnchorSpec(**found["anchors"]), size, found["precision"], found["model_sha256"], found["toolkit"]
-        )
+        return Description(anchors, size, found["precision"], found["model_sha256"], found["toolkit"])
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise ModelError(f"{file}: its description makes no sense ({error!r}); {REMEDY}") from error
 

@@ -9,10 +9,12 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.detection.formats import FILES, litert, onnx, pb, saved_model
+from lib.detection.formats import FILES, OPENCV, OPENCV_FILE, litert, onnx, opencv, pb, saved_model
 from lib.detection.formats import keras as keras_format
 from lib.detection.formats.litert import PRECISIONS
 from lib.errors import ConfigError
+
+_FILES = {**FILES, OPENCV: OPENCV_FILE}
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Written:
     """One file, or a SavedModel's folder.
 
     Attributes:
-        format: as `FILES` names it.
+        format: as `FILES` names it, or "opencv".
         precision: "float32"; of LiteRT also "float16" and "int8".
         path: where it is.
         size_bytes: of all its files.
@@ -48,7 +50,7 @@ def export(
     """Writes `detector.keras` and the like; further precisions, of LiteRT alone, as `detector_int8.tflite`.
 
     Args:
-        formats: names in `FILES`.
+        formats: names in `FILES`, and "opencv" for a YuNet, see `lib.detection.formats.opencv`.
         precisions: names in `PRECISIONS`; where float32 is none of them, LiteRT is not written in it.
         size_px: height and width that LiteRT and ONNX files take; None: any. The others take any anyway.
         images: uint8 [H, W, 3] of that size, for int8.
@@ -61,7 +63,7 @@ def export(
     check_names(formats, precisions)
     written = []
     for name in dict.fromkeys(formats):
-        path = Path(folder) / FILES[name]
+        path = Path(folder) / _FILES[name]
         for precision in dict.fromkeys(precisions if name == "litert" else ("float32",)):
             file = path if precision == "float32" else path.with_stem(f"{path.stem}_{precision}")
             if name == "keras":
@@ -72,6 +74,8 @@ def export(
                 saved_model.write(model, file)
             elif name == "litert":
                 litert.write(model, file, size_px, precision, images)
+            elif name == OPENCV:
+                opencv.write_opencv(model, file)
             else:
                 onnx.write(model, file, size_px)
             parts = [file] if file.is_file() else [part for part in file.rglob("*") if part.is_file()]
@@ -81,7 +85,7 @@ def export(
 
 def check_names(formats: Sequence[str], precisions: Sequence[str]) -> None:
     """Raises ConfigError unless all are names of formats and precisions."""
-    for what, names, known in (("format", formats, tuple(FILES)), ("precision", precisions, PRECISIONS)):
+    for what, names, known in (("format", formats, tuple(_FILES)), ("precision", precisions, PRECISIONS)):
         for name in names:
             if name not in known:
                 why = "; 16-bit activations are 10 to 20 times slower on a CPU" if "16" in name else ""

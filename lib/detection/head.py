@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from lib.errors import ModelError
-from lib.geometry.anchors import CORNER_SCALE, MAX_LOG_SIZE, VARIANCES, AnchorSpec, Code
+from lib.geometry.anchors import CORNER_SCALE, MAX_LOG_SIZE, AnchorSpec, Code, Scoring, variances_of
 from lib.models import anchors_of, inference_model
 from lib.models.folding import fold_batch_norms
 
@@ -24,27 +24,48 @@ def exportable(model: keras.Model, size_px: tuple[int, int] | None, batch: int |
         batch: how many images at once; None: any number.
 
     Returns:
-        Model from `image`, float32 [B, H, W, 3], RGB 0..255, to `boxes` [B, n, 4], the network's offsets, and `scores`
-        [B, n], the faces' probabilities 0..1.
+        Model from `image`, float32 [B, H, W, 3], RGB 0..255, to `boxes` [B, n, 4], the network's offsets, `scores`
+        [B, n], the faces' probabilities 0..1, and, where it finds landmarks, `landmarks` [B, n, 2 k], offsets too.
 
     Raises:
         ModelError: the model is no detector, or Keras runs on another backend than TensorFlow, whose converters write
             the formats.
 
     """
-    if anchors_of(model).scoring != "softmax":
-        raise ModelError(f"model {model.name!r}: its scores and landmarks can be written as .keras and for OpenCV only")
+    anchors = anchors_of(model)
     if keras.backend.backend() != "tensorflow":
         raise ModelError(f"Keras runs on {keras.backend.backend()}; exporting needs KERAS_BACKEND=tensorflow")
     image = keras.Input((*(size_px or (None, None)), 3), batch_size=batch, name=IMAGE)
     outputs = fold_batch_norms(inference_model(model))(image)
-    scores = ops.sigmoid(margins(outputs["scores"]))
-    return keras.Model(image, {"boxes": outputs["boxes"], "scores": scores}, name=model.name)
+    found = {"boxes": outputs["boxes"], "scores": _scores(outputs["scores"], anchors.scoring)}
+    if anchors.landmarks:
+        found["landmarks"] = outputs["landmarks"]
+    return keras.Model(image, found, name=model.name)
 
 
-def margins(logits: Any) -> Any:
-    """[..., 2] logits of background and face -> [...]; the sigmoid of the difference is the softmax over the two."""
-    return logits[..., 1] - logits[..., 0]
+def output_names(anchors: AnchorSpec) -> tuple[str, ...]:
+    """What `exportable` gives, in the order in which it is asked for."""
+    return ("boxes", "scores", "landmarks") if anchors.landmarks else ("boxes", "scores")
+
+
+def _scores(logits: Any, scoring: Scoring) -> Any:
+    """[..., 2] -> probabilities [...], of operators that every runtime has."""
+    if scoring == "softmax":
+        return ops.sigmoid(margins(logits, scoring))
+    both = ops.sigmoid(logits)
+    return ops.sqrt(both[..., 0] * both[..., 1])
+
+
+def margins(logits: Any, scoring: Scoring = "softmax") -> Any:
+    """`lib.geometry.scores.margins`: [..., 2] -> [...], what orders the anchors."""
+    if scoring == "softmax":
+        return logits[..., 1] - logits[..., 0]
+    return ops.mean(ops.log_sigmoid(logits), axis=-1)
+
+
+def probabilities(margins: Any, scoring: Scoring = "softmax") -> Any:
+    """`lib.geometry.scores.probabilities`: scores 0..1."""
+    return ops.sigmoid(margins) if scoring == "softmax" else ops.exp(margins)
 
 
 def anchor_grid(spec: AnchorSpec, height_px: Any, width_px: Any) -> Any:
@@ -54,8 +75,8 @@ def anchor_grid(spec: AnchorSpec, height_px: Any, width_px: Any) -> Any:
     levels = []
     for stride, size in zip(spec.strides, spec.sizes, strict=True):
         x, y = ops.meshgrid(
-            (ops.cast(ops.arange(columns), "float32") + 0.5) * stride / width,
-            (ops.cast(ops.arange(rows), "float32") + 0.5) * stride / height,
+            (ops.cast(ops.arange(columns), "float32") + spec.place) * stride / width,
+            (ops.cast(ops.arange(rows), "float32") + spec.place) * stride / height,
         )
         sizes = [(size * scale / width, size * scale * spec.ratio / height) for scale in spec.scales]
         level = [ops.stack([x, y, ops.ones_like(x) * w, ops.ones_like(x) * h], axis=-1) for w, h in sizes]
@@ -71,9 +92,16 @@ def decode(offsets: Any, anchors_cxcywh: Any, code: Code) -> Any:
         first = anchors_cxcywh[..., :2] - half + offsets[..., :2] / CORNER_SCALE * anchors_cxcywh[..., 2:]
         last = anchors_cxcywh[..., :2] + half + offsets[..., 2:] / CORNER_SCALE * anchors_cxcywh[..., 2:]
         return ops.concatenate([first, ops.maximum(first, last)], axis=-1)
-    centre = anchors_cxcywh[..., :2] + offsets[..., :2] * VARIANCES[0] * anchors_cxcywh[..., 2:]
-    half = anchors_cxcywh[..., 2:] * ops.exp(ops.minimum(offsets[..., 2:] * VARIANCES[1], MAX_LOG_SIZE)) / 2
+    of_centre, of_size = variances_of(code)
+    centre = anchors_cxcywh[..., :2] + offsets[..., :2] * of_centre * anchors_cxcywh[..., 2:]
+    half = anchors_cxcywh[..., 2:] * ops.exp(ops.minimum(offsets[..., 2:] * of_size, MAX_LOG_SIZE)) / 2
     return ops.concatenate([centre - half, centre + half], axis=-1)
+
+
+def decode_points(offsets: Any, anchors_cxcywh: Any) -> Any:
+    """`lib.geometry.anchors.decode_points`, but flat: [B, n, 2 k] to x, y of each point."""
+    points = offsets.shape[-1] // 2
+    return ops.tile(anchors_cxcywh[..., :2], points) + offsets * ops.tile(anchors_cxcywh[..., 2:], points)
 
 
 def _rounded_up(size: Any, step: int) -> Any:

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from lib.arrays import FloatArray
 from lib.data.annotations import Record
 from lib.data.fit import MisfitError, read_fitting, too_many
-from lib.detection import FaceDetector
 from lib.detection.detector import MIN_SIDE_PX
 from lib.errors import DataError
 from lib.evaluation.curve import area_under_envelope
@@ -90,7 +89,7 @@ def _hits(boxes_xyxy: FloatArray, faces_xyxy: FloatArray, iou_threshold: float) 
 
 
 def evaluate(
-    detector: FaceDetector,
+    detector: Callable[[NDArray[np.uint8], float], FloatArray],
     records: Sequence[Record],
     score_threshold: float = 0.05,
     progress: Callable[[int, int], None] | None = None,
@@ -98,6 +97,7 @@ def evaluate(
     """Average precision of a detector over annotated images, each at its own size.
 
     Args:
+        detector: a `FaceDetector`, or what is called like one.
         progress: called with (images done, images in all).
 
     Returns:

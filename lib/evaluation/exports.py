@@ -14,6 +14,9 @@ from lib.data.annotations import Record
 from lib.detection import FaceDetector
 from lib.detection.detector import fit
 from lib.detection.export import Written
+from lib.detection.formats import OPENCV
+from lib.detection.formats.opencv import OpenCVDetector
+from lib.detection.protocols import Detector
 from lib.evaluation.ap import evaluate
 from lib.evaluation.latency import interleaved
 from lib.geometry.boxes import iou_matrix
@@ -47,10 +50,12 @@ def report(
 
     """
     seen = [fit(image, size_px)[0] for image in images_rgb]
-    detectors = {"": FaceDetector(checkpoint)}
+    detectors: dict[str, Detector] = {"": FaceDetector(checkpoint)}
     for one in written:
-        threads = 1 if one.format in ("litert", "onnx") else None
-        detectors[one.name] = FaceDetector(one.path, threads=threads)
+        if one.format == OPENCV:
+            detectors[one.name] = OpenCVDetector(one.path)
+        else:
+            detectors[one.name] = FaceDetector(one.path, threads=1 if one.format in ("litert", "onnx") else None)
     times = interleaved(
         {name: partial(detector, seen[0], SCORE_THRESHOLD) for name, detector in detectors.items()}, rounds
     )
@@ -75,7 +80,7 @@ def _row(name: str, precision: str, file: str, size_bytes: int) -> dict[str, Any
 
 
 def _agreement(
-    detector: FaceDetector, images: Sequence[NDArray[np.uint8]], original: Sequence[FloatArray], precision: str
+    detector: Detector, images: Sequence[NDArray[np.uint8]], original: Sequence[FloatArray], precision: str
 ) -> dict[str, Any]:
     least_iou, most = SAME[precision]
     largest, changed = 0.0, 0

@@ -89,26 +89,26 @@ def test_a_broken_detector_has_no_ap(samples: SampleSet, tmp_path: Path) -> None
         raise ValueError("shapes do not fit")
 
     with pytest.raises(ValueError, match="shapes do not fit"):
-        evaluate(broken, records)  # type: ignore[arg-type]
+        evaluate(broken, records)
 
     small = tmp_path / "small.png"
     write_rgb(small, np.zeros((15, 40, 3), np.uint8))
     tiny = [Record("small", small, records[0].boxes_xyxy_px, "a:1"), *records[1:]]
-    _, unusable = evaluate(_Oracle(records[1:]), tiny)  # type: ignore[arg-type]
+    _, unusable = evaluate(_Oracle(records[1:]), tiny)
     assert unusable == 1
 
 
 def test_evaluate_reads_images_and_counts_unreadable_ones_as_missed(samples: SampleSet, tmp_path: Path) -> None:
     records = read_annotations(samples.val_annotations, samples.val_images)
     seen: list[tuple[int, int]] = []
-    ap, unreadable = evaluate(_Oracle(records), records, progress=lambda *done: seen.append(done))  # type: ignore[arg-type]
+    ap, unreadable = evaluate(_Oracle(records), records, progress=lambda *done: seen.append(done))
     assert (ap, unreadable) == (1.0, 0)
     assert seen == [(i + 1, len(records)) for i in range(len(records))]
 
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(records[0].image.read_bytes()[:1000])
     damaged = [Record("broken", broken, records[0].boxes_xyxy_px, "a:1"), *records[1:]]
-    ap, unreadable = evaluate(_Oracle(records[1:]), damaged)  # type: ignore[arg-type]
+    ap, unreadable = evaluate(_Oracle(records[1:]), damaged)
     total = sum(len(r.boxes_xyxy_px) for r in records)
     assert unreadable == 1
     assert ap == pytest.approx(1 - len(records[0].boxes_xyxy_px) / total)

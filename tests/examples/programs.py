@@ -14,7 +14,11 @@ from lib.geometry.suppression import nms
 
 SIZE = (101, 150)
 THRESHOLD = 0.5
-SPECS = [AnchorSpec(place=0.25), AnchorSpec(ratio=1.5, scales=(0.5, 1.0), code="corners")]
+SPECS = [
+    AnchorSpec(place=0.25),
+    AnchorSpec(ratio=1.5, scales=(0.5, 1.0), code="corners"),
+    AnchorSpec((8, 16, 32), (8, 16, 32), 1.0, code="plain", place=0.0, scoring="geometric mean", landmarks=5),
+]
 
 
 def program(name: str) -> str:

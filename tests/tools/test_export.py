@@ -10,8 +10,10 @@ import pytest
 from lib.data.images import write_rgb
 from lib.detection import FaceDetector
 from lib.models import save
+from lib.models.yunet import yunet
 from tests.detectors import small_detector
 from tests.matching import unmatched
+from tests.networks import lively
 from tests.shared import ROOT
 from tools.export import main
 
@@ -41,6 +43,16 @@ def test_writes_checks_and_tells(
     for row in rows[1:]:
         assert (tmp_path / "out" / row["file"]).stat().st_size == row["bytes"]
         assert f"{row['bytes']:,}" in printed
+
+
+def test_a_yunet_goes_to_opencv_and_is_compared_there(tmp_path: Path) -> None:
+    save(lively(yunet(stages=(4, 6, 8, 6, 4, 8)), np.random.default_rng(1), side_px=96), tmp_path / "model.keras")
+    command = [f"--model={tmp_path}/model.keras", f"--output={tmp_path}/out", "--formats=opencv,onnx", "--rounds=1"]
+    assert main([*command, "--size=96x128", "--compared_images=2", "--check"]) == 0
+    rows = json.loads((tmp_path / "out/export.json").read_text())["rows"]
+    assert [row["file"] for row in rows[1:]] == ["detector_opencv.onnx", "detector.onnx"]
+    assert rows[0]["detections"] > 0
+    assert all(row["changed"] == 0 for row in rows)
 
 
 def test_the_example_without_keras_prints_the_same_boxes(

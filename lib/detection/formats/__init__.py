@@ -17,6 +17,8 @@ FILES = {  # what each format's file is called in an export folder
     "litert": "detector.tflite",
     "onnx": "detector.onnx",
 }
+OPENCV = "opencv"  # one more, which OpenCV reads and `FaceDetector` does not
+OPENCV_FILE = "detector_opencv.onnx"
 
 
 class Network(Protocol):

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.arrays import FloatArray
-from lib.detection.candidates import from_logits
+from lib.detection.candidates import from_logits, joined
 from lib.models import anchors_of, inference_model, load, save
 from lib.models.any_size import ready_for_any_size
 from lib.models.folding import fold_batch_norms
@@ -51,8 +51,6 @@ class KerasNetwork:
     def candidates(self, images_rgb: NDArray[np.uint8], score_threshold: float) -> list[tuple[FloatArray, FloatArray]]:
         """Of each image decoded boxes [n, 4 + 2 landmarks] and scores [n] before NMS, best first, at most 5000."""
         outputs = self.model.predict_on_batch(images_rgb.astype(np.float32))
-        offsets, logits = np.asarray(outputs["boxes"]), np.asarray(outputs["scores"], np.float32)
-        if self.landmarks:
-            offsets = np.concatenate([offsets, np.asarray(outputs["landmarks"])], axis=-1)
+        offsets, logits = joined(outputs), np.asarray(outputs["scores"], np.float32)
         size = images_rgb.shape[1:3]
         return [from_logits(*one, self.anchors, size, score_threshold) for one in zip(offsets, logits, strict=True)]

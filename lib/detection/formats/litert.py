@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.arrays import FloatArray
-from lib.detection.candidates import from_scores
+from lib.detection.candidates import from_scores, joined
 from lib.detection.description import KEY, Description, model_sha256, read_description, sealed
 from lib.detection.formats.quantized import quantize
 from lib.detection.head import IMAGE, exportable
 from lib.errors import ModelError
 from lib.files import replacing
-from lib.models import anchors_of
+from lib.models import PadToMultiple, anchors_of
 
 PRECISIONS = ("float32", "float16", "int8")
 
@@ -36,8 +36,8 @@ def write(
     """Writes a detector as a LiteRT model of built-in operators alone, batch normalisation folded away.
 
     Input `image`: float32 [1, H, W, 3], RGB 0..255. Outputs: `boxes` float32 [1, n, 4], the network's offsets, for
-    `lib.geometry.anchors.decode`; `scores` float32 [1, n], the faces' probabilities 0..1. The metadata has a
-    `lib.detection.description` under "face_detector".
+    `lib.geometry.anchors.decode`; `scores` float32 [1, n], the faces' probabilities 0..1; of a YuNet also `landmarks`
+    float32 [1, n, 10]. The metadata has a `lib.detection.description` under "face_detector".
 
     Args:
         size_px: height and width of its images; None: any, and the interpreter allocates anew at each new size.
@@ -63,6 +63,8 @@ def write(
     if precision == "int8" and (size_px is None or not images or any(image.shape[:2] != size_px for image in images)):
         raise ModelError(f"{path}: int8 needs a fixed size, and images of this size to measure the activations on")
     network = exportable(model, size_px, batch=1)
+    if size_px is None and any(isinstance(layer, PadToMultiple) for layer in model.layers):
+        raise ModelError(f"{path}: {model.name} pads its images, which LiteRT can do for a fixed size only; give one")
     import tensorflow as tf
 
     options: dict[str, Any] = {"target_spec": {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}}
@@ -133,25 +135,24 @@ class LiteRTNetwork:
 
     """
 
-    landmarks, whole_px = 0, False  # none are written
-
     def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
         file = Path(path)
         if not file.is_file():
             raise ModelError(f"{file}: no such file; expected a LiteRT model, as tools/export.py writes it")
         self.description = read_description(file.read_bytes(), file)  # LiteRT may crash on a damaged file
         self.size_px = self.description.size_px
+        self.landmarks, self.whole_px = self.description.anchors.landmarks, self.description.anchors.whole_px
         self._model = LiteRTModel(file, threads or 1)
 
     def __call__(self, image_rgb: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
-        """Offsets [n, 4] and scores [n] of an image [1, H, W, 3], 0..255."""
+        """Offsets [n, 4 + 2 landmarks] and scores [n] of an image [1, H, W, 3], 0..255."""
         if self.size_px is None and image_rgb.shape[1:3] != (self._model.height_px, self._model.width_px):
             self._model.resize(*image_rgb.shape[1:3])
         outputs = self._model(image_rgb)
-        return outputs["boxes"][0], outputs["scores"][0]
+        return joined(outputs)[0], outputs["scores"][0]
 
     def candidates(self, images_rgb: NDArray[np.uint8], score_threshold: float) -> list[tuple[FloatArray, FloatArray]]:
-        """Of each image decoded boxes [n, 4] (xyxy, relative) and scores [n] before NMS, best first, at most 5000."""
+        """Of each image decoded boxes [n, 4 + 2 landmarks] and scores [n] before NMS, best first, at most 5000."""
         anchors, size = self.description.anchors, images_rgb.shape[1:3]
         return [from_scores(*self(image[None]), anchors, size, score_threshold) for image in images_rgb]
 

@@ -14,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.arrays import FloatArray
-from lib.detection.candidates import from_scores
+from lib.detection.candidates import from_scores, joined
 from lib.detection.description import KEY, REMEDY, Description, model_sha256, read_description, sealed
-from lib.detection.head import IMAGE, exportable
+from lib.detection.head import IMAGE, exportable, output_names
 from lib.errors import ModelError
 from lib.files import replacing
 from lib.models import anchors_of
 
-OUTPUTS = ("boxes", "scores")
 OPSET = 15  # old enough for every runtime of the last years, OpenCV's included
 
 
@@ -29,8 +28,8 @@ def write(model: keras.Model, path: str | os.PathLike[str], size_px: tuple[int, 
     """Writes a detector as an ONNX model; ONNX Runtime has opened and run it before it counts as written.
 
     Input `image`: float32 [B, H, W, 3], RGB 0..255; B is 1 where a size is given. Outputs: `boxes` [B, n, 4], the
-    network's offsets, for `lib.geometry.anchors.decode`; `scores` [B, n], the faces' probabilities 0..1. The metadata
-    has a `lib.detection.description` under "face_detector".
+    network's offsets, for `lib.geometry.anchors.decode`; `scores` [B, n], the faces' probabilities 0..1; of a YuNet
+    also `landmarks` [B, n, 10]. The metadata has a `lib.detection.description` under "face_detector".
 
     Args:
         size_px: height and width of its images; None: any.
@@ -81,8 +80,6 @@ class OnnxNetwork:
 
     """
 
-    landmarks, whole_px = 0, False  # none are written
-
     def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
         file = Path(path)
         if not file.is_file():
@@ -91,6 +88,8 @@ class OnnxNetwork:
         content = file.read_bytes()
         self.description = read_description(content, file)
         self.size_px = self.description.size_px
+        self.landmarks, self.whole_px = self.description.anchors.landmarks, self.description.anchors.whole_px
+        self._outputs = output_names(self.description.anchors)
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3  # errors; the others repeat what cannot be changed
@@ -99,16 +98,17 @@ class OnnxNetwork:
         except Exception as error:  # ONNX Runtime's classes have no common base but this
             raise ModelError(f"{file}: ONNX Runtime {runtime.__version__} cannot run it ({error}); {REMEDY}") from error
         names = [end.name for end in (*self._session.get_inputs(), *self._session.get_outputs())]
-        if sorted(names) != sorted([IMAGE, *OUTPUTS]):
-            raise ModelError(f"{file}: expected image, boxes and scores, found {', '.join(names)}; {REMEDY}")
+        if sorted(names) != sorted([IMAGE, *self._outputs]):
+            expected = ", ".join([IMAGE, *self._outputs])
+            raise ModelError(f"{file}: expected {expected}, found {', '.join(names)}; {REMEDY}")
 
     def __call__(self, images_rgb: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Offsets [B, n, 4] and scores [B, n] of images float32 [B, H, W, 3], 0..255."""
-        boxes, scores = self._session.run(OUTPUTS, {IMAGE: images_rgb})
-        return boxes, scores
+        """Offsets [B, n, 4 + 2 landmarks] and scores [B, n] of images float32 [B, H, W, 3], 0..255."""
+        outputs = dict(zip(self._outputs, self._session.run(self._outputs, {IMAGE: images_rgb}), strict=True))
+        return joined(outputs), outputs["scores"]
 
     def candidates(self, images_rgb: NDArray[np.uint8], score_threshold: float) -> list[tuple[FloatArray, FloatArray]]:
-        """Of each image decoded boxes [n, 4] (xyxy, relative) and scores [n] before NMS, best first, at most 5000."""
+        """Of each image decoded boxes [n, 4 + 2 landmarks] and scores [n] before NMS, best first, at most 5000."""
         images = images_rgb.astype(np.float32)
         found = [self(images)] if self.size_px is None else [self(image[None]) for image in images]
         anchors, size = self.description.anchors, images.shape[1:3]

@@ -11,8 +11,10 @@ from typing import Any
 import keras
 import numpy as np
 from keras import layers
+from numpy.typing import NDArray
 
 from lib.arrays import FloatArray
+from lib.detection.candidates import MAX_CANDIDATES
 from lib.errors import ModelError
 from lib.files import replacing
 from lib.models import CropToCells, PadToMultiple, anchors_of
@@ -24,6 +26,7 @@ INPUT = "input"
 # The names by which OpenCV finds a level's outputs, in the published order, and our kinds of prediction.
 KINDS = {"cls": "class", "obj": "object", "bbox": "boxes", "kps": "landmarks"}
 OPSET = 11  # the published file's
+IOU_THRESHOLD = 0.3  # OpenCV's own
 _SAME = (layers.Identity, layers.Dropout, layers.Activation, PadToMultiple, CropToCells)
 
 
@@ -60,6 +63,30 @@ def write_opencv(model: keras.Model, path: str | os.PathLike[str]) -> int:
         except cv2.error as error:
             raise ModelError(f"{path}: this OpenCV ({cv2.__version__}) does not load it: {error}") from error
     return Path(path).stat().st_size
+
+
+class OpenCVDetector:
+    """`cv2.FaceDetectorYN` on a file of `write_opencv`, to be called like a `FaceDetector`.
+
+    Args:
+        path: the file.
+
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        import cv2
+
+        file = os.fspath(path)
+        self._network: Any = cv2.FaceDetectorYN.create(file, "", (64, 64), 0.5, IOU_THRESHOLD, MAX_CANDIDATES)
+
+    def __call__(self, image_rgb: NDArray[np.uint8], score_threshold: float = 0.5) -> FloatArray:
+        """float32 [n, 5]: x1, y1, x2, y2 in pixels and score, best first, of an image uint8 [H, W, 3]."""
+        self._network.setInputSize(image_rgb.shape[1::-1])
+        self._network.setScoreThreshold(score_threshold)
+        _, rows = self._network.detect(np.ascontiguousarray(image_rgb[..., ::-1]))
+        if rows is None:
+            return np.zeros((0, 5), np.float32)
+        return np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4], rows[:, 14:15]], axis=1).astype(np.float32)
 
 
 class _Graph:

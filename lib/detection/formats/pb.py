@@ -17,7 +17,7 @@ from lib.arrays import FloatArray
 from lib.detection.candidates import MAX_CANDIDATES
 from lib.detection.description import Description, model_sha256, read_description, sealed
 from lib.detection.formats.operators import require_harmless
-from lib.detection.head import IMAGE, anchor_grid, decode, margins
+from lib.detection.head import IMAGE, anchor_grid, decode, decode_points, margins, probabilities
 from lib.errors import ConfigError, ModelError
 from lib.files import replacing
 from lib.geometry.anchors import AnchorSpec
@@ -27,6 +27,7 @@ from lib.models.folding import fold_batch_norms
 INPUT = IMAGE
 OUTPUTS = ("boxes", "scores", "labels", "num_detections")
 CANDIDATES = ("candidate_boxes", "candidate_scores")  # what enters NMS, for callers with an NMS of their own
+LANDMARKS = "landmarks"  # a further output, and candidate, of detectors that find any
 SETTINGS = "detector_settings"  # a string constant that says how the graph was made
 DESCRIPTION = "detector_description"  # another, `lib.detection.description`
 FACE_LABEL = 1  # padding has label 0
@@ -65,8 +66,8 @@ def freeze(
 
     Input `image`: float32 [B, H, W, 3], RGB 0..255, any B, H and W; a uint8 image is cast to it by the caller.
     Outputs: `boxes` float32 [B, k, 4] (y1, x1, y2, x2, relative to the image, not clipped to it), `scores` float32
-    [B, k] (best first), `labels` int32 [B, k] (1: face), `num_detections` int32 [B]. What lies behind an image's
-    `num_detections` is 0. k is `settings.max_detections`.
+    [B, k] (best first), `labels` int32 [B, k] (1: face), `num_detections` int32 [B]; of a YuNet also `landmarks`
+    float32 [B, k, 5, 2] (y, x). What lies behind an image's `num_detections` is 0. k is `settings.max_detections`.
 
     Returns:
         The file's size in bytes, and the number of nodes in the graph.
@@ -85,8 +86,6 @@ def detection_graph(model: keras.Model, settings: DetectionSettings) -> Any:
     """The GraphDef that `freeze` writes, with a description that is not sealed yet."""
     tf = _tensorflow()
     anchors = anchors_of(model)
-    if anchors.scoring != "softmax":
-        raise ModelError(f"model {model.name!r}: its scores and landmarks cannot be written into a frozen graph yet")
     if keras.backend.backend() != "tensorflow":
         raise ModelError(f"Keras runs on {keras.backend.backend()}; freezing needs KERAS_BACKEND=tensorflow")
     folded = fold_batch_norms(inference_model(model))
@@ -94,7 +93,7 @@ def detection_graph(model: keras.Model, settings: DetectionSettings) -> Any:
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32, INPUT)])
     def detect(image: Any) -> dict[str, Any]:
         outputs = folded(image, training=False)
-        return _detections(tf, outputs["boxes"], outputs["scores"], tf.shape(image), anchors, settings)
+        return _detections(tf, outputs, tf.shape(image), anchors, settings)
 
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
@@ -102,16 +101,25 @@ def detection_graph(model: keras.Model, settings: DetectionSettings) -> Any:
     return _with_public_names(tf, frozen, settings, Description(anchors, None, "float32", model_sha256(model)))
 
 
+def ends_of(anchors: AnchorSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of a graph's outputs, and of its candidates."""
+    if not anchors.landmarks:
+        return OUTPUTS, CANDIDATES
+    return (*OUTPUTS, LANDMARKS), (*CANDIDATES, f"candidate_{LANDMARKS}")
+
+
 def _detections(
-    tf: Any, offsets: Any, logits: Any, image_shape: Any, anchors: AnchorSpec, settings: DetectionSettings
+    tf: Any, outputs: dict[str, Any], image_shape: Any, anchors: AnchorSpec, settings: DetectionSettings
 ) -> dict[str, Any]:
     """The graph behind the network: offsets [B, n, 4] and logits [B, n, 2] -> candidates and detections."""
+    leads = margins(outputs["scores"], anchors.scoring)
     # Best first, and of equal margins the earlier anchor, like lib.geometry.boxes.best_first.
-    best_margins, best = tf.math.top_k(margins(logits), tf.minimum(settings.max_candidates, tf.shape(logits)[1]))
-    scores = tf.sigmoid(best_margins)
-    grid = anchor_grid(anchors, image_shape[1], image_shape[2])
-    boxes = decode(tf.gather(offsets, best, batch_dims=1), tf.gather(grid, best), anchors.code)
+    best_margins, best = tf.math.top_k(leads, tf.minimum(settings.max_candidates, tf.shape(leads)[1]))
+    scores = probabilities(best_margins, anchors.scoring)
+    grid = tf.gather(anchor_grid(anchors, image_shape[1], image_shape[2]), best)
+    boxes = decode(tf.gather(outputs["boxes"], best, batch_dims=1), grid, anchors.code)
     boxes = tf.concat([boxes[..., 1::-1], boxes[..., :1:-1]], axis=-1)  # y1, x1, y2, x2
+    compared = _in_whole_px(tf, boxes, image_shape) if anchors.whole_px else boxes
 
     def suppress(image_candidates: tuple[Any, Any]) -> tuple[Any, Any]:
         # Not combined_non_max_suppression: among equal scores that one chooses in no fixed order.
@@ -127,10 +135,10 @@ def _detections(
             )
         )
 
-    kept, count = tf.map_fn(suppress, (boxes, scores), fn_output_signature=(tf.int32, tf.int32))
+    kept, count = tf.map_fn(suppress, (compared, scores), fn_output_signature=(tf.int32, tf.int32))
     kept = tf.ensure_shape(kept, [None, settings.max_detections])
     real = tf.sequence_mask(count, settings.max_detections)
-    return {
+    found = {
         "boxes": tf.where(real[..., None], tf.gather(boxes, kept, batch_dims=1), 0.0),
         "scores": tf.where(real, tf.gather(scores, kept, batch_dims=1), 0.0),
         "labels": tf.where(real, FACE_LABEL, 0),
@@ -138,11 +146,25 @@ def _detections(
         "candidate_boxes": boxes,
         "candidate_scores": scores,
     }
+    if anchors.landmarks:
+        points = decode_points(tf.gather(outputs[LANDMARKS], best, batch_dims=1), grid)
+        points = tf.reshape(points, [tf.shape(points)[0], -1, anchors.landmarks, 2])[..., ::-1]  # y, x
+        found[LANDMARKS] = tf.where(real[..., None, None], tf.gather(points, kept, batch_dims=1), 0.0)
+        found[f"candidate_{LANDMARKS}"] = points
+    return found
+
+
+def _in_whole_px(tf: Any, boxes: Any, image_shape: Any) -> Any:
+    """`lib.geometry.suppression.in_whole_px` of relative boxes y1, x1, y2, x2, in px."""
+    px = boxes * tf.cast(tf.tile(image_shape[1:3], [2]), tf.float32)
+    corners, sides = px[..., :2], px[..., 2:] - px[..., :2]
+    corners, sides = (tf.sign(values) * tf.floor(tf.abs(values)) for values in (corners, sides))
+    return tf.concat([corners, corners + sides], axis=-1)
 
 
 def _with_public_names(tf: Any, frozen: Any, settings: DetectionSettings, description: Description) -> Any:
     """The GraphDef of a frozen function, with the documented names on its ends and without what they do not need."""
-    names = sorted([*OUTPUTS, *CANDIDATES])  # a function's outputs are in this order
+    names = sorted(name for ends in ends_of(description.anchors) for name in ends)  # the order of a function's outputs
     with tf.Graph().as_default() as graph:
         image = tf.compat.v1.placeholder(tf.float32, [None, None, None, 3], INPUT)
         ends = tf.import_graph_def(
@@ -195,7 +217,6 @@ class FrozenGraph:
     """
 
     size_px = None  # images of any size
-    landmarks, whole_px = 0, False  # none are written
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         file = Path(path)
@@ -216,29 +237,35 @@ class FrozenGraph:
             )
         require_harmless(file, graph_def)
         self.description = read_description(content, file)
+        anchors = self.description.anchors
+        self.landmarks, self.whole_px = anchors.landmarks, anchors.whole_px
+        self._outputs, candidates = ends_of(anchors)
         try:
             self.settings = DetectionSettings(**json.loads(nodes[SETTINGS].attr["value"].tensor.string_val[0]))
             whole = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])
-            tensors = {name: whole.graph.get_tensor_by_name(f"{name}:0") for name in (INPUT, *OUTPUTS, *CANDIDATES)}
+            ends = (INPUT, *self._outputs, *candidates)
+            tensors = {name: whole.graph.get_tensor_by_name(f"{name}:0") for name in ends}
         except Exception as error:  # TensorFlow raises whatever the damaged part provokes
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise ModelError(f"{file}: damaged, or edited: {reason}; write it anew from the checkpoint") from error
-        self._detect = whole.prune(tensors[INPUT], [tensors[name] for name in OUTPUTS])
-        self._candidates = whole.prune(tensors[INPUT], [tensors[name] for name in CANDIDATES])
+        self._detect = whole.prune(tensors[INPUT], [tensors[name] for name in self._outputs])
+        self._candidates = whole.prune(tensors[INPUT], [tensors[name] for name in candidates])
         self._tf: Any = tf
 
     def detect(self, images_rgb: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """The graph's outputs by name for images [B, H, W, 3], 0..255; shapes as in `freeze`."""
         values = self._detect(self._tf.constant(images_rgb, self._tf.float32))
-        return {name: value.numpy() for name, value in zip(OUTPUTS, values, strict=True)}
+        return {name: value.numpy() for name, value in zip(self._outputs, values, strict=True)}
 
     def candidates(self, images_rgb: NDArray[np.uint8], score_threshold: float) -> list[tuple[FloatArray, FloatArray]]:
-        """Of each image decoded boxes [n, 4] (xyxy, relative) and scores [n] before NMS, best first."""
+        """Of each image decoded boxes [n, 4 + 2 landmarks] and scores [n] before NMS, best first."""
         found = (value.numpy() for value in self._candidates(self._tf.constant(images_rgb, self._tf.float32)))
         candidates = []
-        for boxes, scores in zip(*found, strict=True):
+        for boxes, scores, *points in zip(*found, strict=True):
             passing = scores >= score_threshold
-            candidates.append((boxes[passing][:, [1, 0, 3, 2]], scores[passing]))
+            parts = [boxes[passing][:, [1, 0, 3, 2]]]
+            parts += [values[passing][..., ::-1].reshape(-1, 2 * self.landmarks) for values in points]
+            candidates.append((np.concatenate(parts, axis=1), scores[passing]))
         return candidates
 
     @staticmethod

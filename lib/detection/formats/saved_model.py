@@ -11,8 +11,9 @@ from typing import Any
 import keras
 
 from lib.detection.description import sealed
-from lib.detection.formats.pb import INPUT, OUTPUTS, DetectionSettings, FrozenGraph, detection_graph
+from lib.detection.formats.pb import INPUT, DetectionSettings, FrozenGraph, detection_graph, ends_of
 from lib.errors import ModelError
+from lib.models import anchors_of
 
 FILE = "saved_model.pb"
 SIGNATURE = "serving_default"
@@ -37,6 +38,7 @@ def write(
     if folder.exists() and not _is_ours(folder):
         raise ModelError(f"{folder}: exists and is no SavedModel of this toolkit; choose another place, or remove it")
     graph_def = detection_graph(model, settings or DetectionSettings())
+    outputs, _ = ends_of(anchors_of(model))
     import tensorflow as tf
     from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 
@@ -45,7 +47,7 @@ def write(
         made = Path(aside) / "new"
         with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
             tf.import_graph_def(graph_def, name="")
-            ends = {name: graph.get_tensor_by_name(f"{name}:0") for name in (INPUT, *OUTPUTS)}
+            ends = {name: graph.get_tensor_by_name(f"{name}:0") for name in (INPUT, *outputs)}
             infos = {
                 name: TensorInfo(name=end.name, dtype=end.dtype.as_datatype_enum, tensor_shape=end.shape.as_proto())
                 for name, end in ends.items()

@@ -15,20 +15,24 @@ from lib.detection.detector import fit
 from lib.detection.formats import content_file, litert, onnx, open_network, pb, saved_model
 from lib.detection.formats import keras as keras_format
 from lib.errors import ConfigError, ModelError
+from lib.geometry.boxes import iou_matrix
+from lib.models.yunet import yunet
 from tests.detectors import golden_images, published_detector, small_detector
 from tests.matching import unmatched
+from tests.networks import lively
 
 SIZE = (96, 128)
 SCORE_ERROR = {"half.tflite": 5e-3}  # float16 weights
 FIXED = ("detector.tflite", "half.tflite", "fixed.onnx")
 
 
-def write_all(model: keras.Model, folder: Path, size_px: tuple[int, int]) -> None:
+def write_all(model: keras.Model, folder: Path, size_px: tuple[int, int], any_size: bool = True) -> None:
     keras_format.write(model, folder / "detector.keras")
     pb.freeze(model, folder / "detector.pb")
     saved_model.write(model, folder / "detector.saved_model")
     litert.write(model, folder / "detector.tflite", size_px)
-    litert.write(model, folder / "any.tflite", None)
+    if any_size:
+        litert.write(model, folder / "any.tflite", None)
     litert.write(model, folder / "half.tflite", size_px, "float16")
     onnx.write(model, folder / "detector.onnx")
     onnx.write(model, folder / "fixed.onnx", size_px)
@@ -60,6 +64,55 @@ def test_every_format_finds_the_same(name: str, folder: Path, samples: SampleSet
         expected[:, :4] *= extent_px / np.tile(seen.shape[1::-1], 2)
         assert len(expected) > 10
         assert unmatched(detector(image, 0.3), expected, score=SCORE_ERROR.get(name, 1e-3)) == []
+
+
+@pytest.fixture(scope="module")
+def yunets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random YuNet in every format; LiteRT takes one size of it alone."""
+    folder = tmp_path_factory.mktemp("yunets")
+    model = lively(yunet(stages=(4, 6, 8, 6, 4, 8)), np.random.default_rng(1), side_px=96)
+    write_all(model, folder, SIZE, any_size=False)
+    return folder
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("any.tflite", "half.tflite")])
+def test_every_format_finds_a_yunets_landmarks(name: str, yunets: Path, rng: np.random.Generator) -> None:
+    original = FaceDetector(yunets / "detector.keras", landmarks=True)
+    detector = FaceDetector(yunets / name, landmarks=True)
+    image = rng.integers(0, 256, (*SIZE, 3), np.uint8)
+    scores = np.sort(original.candidates(image, 0.0)[1])
+    threshold = float(scores[-61:-59].mean())  # on no score
+    boxes, points = original(image, threshold)
+    found, found_points = detector(image, threshold)
+    assert len(boxes) > 5
+    assert unmatched(found, boxes, score=SCORE_ERROR.get(name, 1e-3)) == []
+    twin = iou_matrix(boxes[:, :4].astype(np.float64), found[:, :4].astype(np.float64)).argmax(axis=1)
+    assert np.abs(found_points[twin] - points).max() < 0.1
+
+
+def test_weights_of_half_the_bits_give_nearly_a_yunets_offsets(yunets: Path, rng: np.random.Generator) -> None:
+    image = rng.integers(0, 256, (1, *SIZE, 3), np.uint8)
+    (expected, scores), (offsets, near) = (
+        litert.LiteRTNetwork(yunets / name)(image) for name in ("detector.tflite", "half.tflite")
+    )
+    assert offsets.shape == expected.shape == (12 * 16 + 6 * 8 + 3 * 4, 4 + 10)
+    np.testing.assert_allclose(near, scores, atol=5e-3)
+    np.testing.assert_allclose(offsets, expected, atol=5e-3 * np.abs(expected).max())
+
+
+def test_a_yunet_for_litert_wants_a_size(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="fixed size"):
+        litert.write(yunet(stages=(4, 4, 4, 4, 4, 4)), tmp_path / "a.tflite", None)
+
+
+def test_a_frozen_graph_gives_a_yunets_landmarks(yunets: Path, rng: np.random.Generator) -> None:
+    image = rng.integers(0, 256, (*SIZE, 3), np.uint8)
+    outputs = pb.FrozenGraph(yunets / "detector.pb").detect(image[None])
+    boxes, points = FaceDetector(yunets / "detector.pb", landmarks=True)(image, 0.05)
+    count = int(outputs["num_detections"][0])
+    assert count == len(boxes)
+    expected = outputs["landmarks"][0, :count, :, ::-1] * np.array(SIZE[::-1])
+    np.testing.assert_allclose(points, expected, atol=1e-2)
 
 
 @pytest.mark.parametrize("name", NAMES)

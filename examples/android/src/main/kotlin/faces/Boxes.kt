@@ -23,8 +23,11 @@ class Description private constructor(private val json: String) {
     val height: Int
     val width: Int
 
+    /** The network's outputs by name; landmarks are not decoded here. */
+    val outputs = listOf("boxes", "scores") + if (number("landmarks") > 0f) listOf("landmarks") else emptyList()
+
     init {
-        require(number("face_detector") == 1f && text("code") in listOf("centre", "corners")) {
+        require(number("face_detector") == 1f && text("code") in listOf("centre", "corners", "plain")) {
             "its boxes are of an unknown kind: use the code of the toolkit that wrote it"
         }
         val size = numbers("size")

@@ -18,7 +18,7 @@ class FaceDetector(
     private val description = Description.of(context.assets.open(asset).use { it.readBytes() })
     private val model = CompiledModel.create(context.assets, asset, CompiledModel.Options(accelerator))
     private val inputs = mapOf("image" to model.createInputBuffer(inputName = "image"))
-    private val outputs = listOf("boxes", "scores").associateWith { model.createOutputBuffer(outputName = it) }
+    private val outputs = description.outputs.associateWith { model.createOutputBuffer(outputName = it) }
     private val pixels = IntArray(description.height * description.width)
     private val image = FloatArray(3 * pixels.size)
 
