@@ -24,14 +24,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from lib.data.images import image_files
         from lib.evaluation.cost_report import cost_report  # importing Keras takes seconds
         from lib.files import write_json
+        from lib.limits import allowing
         from lib.models import load
         from lib.runs.folder import model_file
         from lib.tables import cost_table
 
         model_path, data, size = model_file(config.MODEL.trained_model), config.DATA, config.COST
         images = image_files(data.image_dir)[: data.max_images or None] if data.image_dir else []
-        full = load(model_file(config.MODEL.full_model)) if config.MODEL.full_model else None
-        report = {"model": str(model_path), **cost_report(load(model_path), size.hin, size.win, full, images)}
+        with allowing(**dict(config.LIMITS)):
+            full = load(model_file(config.MODEL.full_model)) if config.MODEL.full_model else None
+            report = {"model": str(model_path), **cost_report(load(model_path), size.hin, size.win, full, images)}
         print(cost_table(report))
         if options.json:
             write_json(options.json, report)

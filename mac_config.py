@@ -10,3 +10,4 @@ config.COST.hin = 480  # input height that multiply-accumulates are counted at, 
 config.COST.win = 640  # input width, px
 config.DATA.image_dir = ""  # folder of images for the count by activations (or --images DIR); empty: no such count
 config.DATA.max_images = 0  # use the first so many images; 0: all
+# What a file may ask for, LIMITS.max_pixels and so on: as in pruned_train_config.py.

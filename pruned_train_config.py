@@ -177,3 +177,14 @@ config.TEST.score_thres = 0.05  # boxes below this score are not counted
 config.TEST.iou_thres = 0.3  # NMS: a box that overlaps a better one by more goes
 config.TEST.max_detect = 750  # at most so many boxes an image
 config.TEST.latency_rounds = 60  # timings of each model at the end, in turns, and frozen graphs for their size; 0: off
+
+# --- limits: what a file may ask for before memory is set aside for it --------------------------------------------
+# Each is also a variable of the environment, as FACE_PRUNING_MAX_PIXELS, which tools/ and vis.py look at too; None: as
+# it says there, or else the number in the line.
+config.LIMITS.max_pixels = None  # Pixels of an image; None: 150,000,000
+config.LIMITS.max_unpacked_bytes = None  # of a model's archive, beyond four times the file's size; None: 64 MiB
+config.LIMITS.max_tensor_bytes = None  # of all tensors in it, beyond four times the file's size; None: 64 MiB
+config.LIMITS.max_description_bytes = None  # of the part of it that describes the model; None: 16 MiB
+config.LIMITS.max_prediction_bytes = None  # of a prediction file in a .zip; None: 64 MiB
+config.LIMITS.max_channels = None  # that a layer of a .keras file makes; None: 8,192
+config.LIMITS.max_layer_number = None  # any other number that describes such a layer; None: 1,048,576

@@ -21,7 +21,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "search": ("training", "evaluation", "detection", "data", "models", "pruning"),
     "runs": ("geometry", "pruning", "data", "models", "training", "detection", "evaluation", "search"),
 }
-STONES = {"errors", "files", "arrays", "tables", "console", "settings"}  # everyone may stand on them
+STONES = {"errors", "files", "arrays", "limits", "tables", "console", "settings"}  # everyone may stand on them
 CONFIG = "config"  # a stone for runs/, tools and scripts alone
 # TensorFlow's formats, and its replicas.
 EXPORTS = {"pb.py", "saved_model.py", "litert.py", "quantized.py", "logs.py", "devices.py", "gradients.py"}

@@ -54,6 +54,17 @@ def test_empty_image_folder_is_named(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "no image in it" in capsys.readouterr().err
 
 
+def test_limits_are_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(random_detector(), tmp_path / "model.keras")
+    write_rgb(tmp_path / "images" / "a.png", grey(64, 80))
+    arguments = [CONFIG, f"--images={tmp_path}/images", f"MODEL.trained_model={tmp_path}/model.keras", "COST.hin=64"]
+    for setting in ("LIMITS.max_pixels=5119", "LIMITS.max_channels=1"):
+        with pytest.raises(SystemExit):
+            mac.main([*arguments, setting])
+        assert f"raise {setting.partition('=')[0]} in the config" in capsys.readouterr().err
+    assert mac.main([*arguments, "LIMITS.max_pixels=5120"]) == 0
+
+
 def test_config_of_another_program_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         mac.main([f"--config={ROOT}/pruned_train_config.py"])

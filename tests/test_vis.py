@@ -27,6 +27,18 @@ def test_draws_a_folder(model: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert (read_rgb(tmp_path / "out" / "a.png") != 90).any()
 
 
+def test_limits_are_variables_of_the_environment(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rgb(tmp_path / "in" / "a.png", grey(64, 80))
+    arguments = [f"--model={model}", f"--input={tmp_path}/in", f"--output={tmp_path}/out"]
+    monkeypatch.setenv("FACE_PRUNING_MAX_PIXELS", "5119")
+    assert vis.main(arguments) == 1
+    assert "raise LIMITS.max_pixels in the config, or FACE_PRUNING_MAX_PIXELS in the environment" in caplog.text
+    monkeypatch.setenv("FACE_PRUNING_MAX_PIXELS", "5120")
+    assert vis.main(arguments) == 0
+
+
 @pytest.mark.parametrize(("source", "message"), [("no.mp4", "no such file"), ("bad.mp4", "not one frame")])
 def test_unreadable_video_is_named(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], source: str, message: str

@@ -17,6 +17,7 @@ from lib.config.sections import (
     Distil,
     Finetune,
     Lesson,
+    Limits,
     Model,
     Pretrain,
     Prune,
@@ -70,6 +71,7 @@ class Config(Settings):
     PRUNE: Prune = Field(default_factory=Prune)
     DISTIL: Distil = Field(default_factory=Distil)
     SEARCH: Search = Field(default_factory=Search)
+    LIMITS: Limits = Field(default_factory=Limits)
 
     def check(self) -> None:
         """Raises ConfigError where settings that are fine alone do not go together."""
@@ -206,6 +208,7 @@ class MacConfig(Settings):
     MODEL: Model = Field(default_factory=Model)
     DATA: Data = Field(default_factory=Data)
     COST: Cost = Field(default_factory=Cost)
+    LIMITS: Limits = Field(default_factory=Limits)
 
 
 @overload

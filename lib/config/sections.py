@@ -24,6 +24,7 @@ LearningRates = LearningRate | tuple[LearningRate, ...]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Threshold = Annotated[float, Field(gt=0, lt=1)]
 Rgb = tuple[float, float, float]
+Limit = Annotated[Positive | None, Immaterial()]
 # AP of other settings is measured anew; only a search by it depends on them.
 Unmeasured = Immaterial(unless=("SEARCH.objective", "ap"))
 
@@ -126,6 +127,18 @@ class Finetune(Lesson):
     concerns = ("finetune",)
     epoch: Positive = 10
     lock_bn: bool = False
+
+
+class Limits(Section):
+    """How much a file may ask for, see `lib.limits`; None: what the environment says, or the default there."""
+
+    max_pixels: Limit = None
+    max_unpacked_bytes: Limit = None
+    max_tensor_bytes: Limit = None
+    max_description_bytes: Limit = None
+    max_prediction_bytes: Limit = None
+    max_channels: Limit = None
+    max_layer_number: Limit = None
 
 
 class Model(Section):

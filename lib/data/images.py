@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lib.data.declared import declared_size, is_cut_short, png_bits
 from lib.errors import DataError
 from lib.files import replacing
+from lib.limits import limits, raising
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +23,6 @@ _OTHER_SUFFIXES = (
     *(".nef", ".arw", ".psd", ".exr", ".hdr", ".jxl"),
 )
 _KINDS = ", or none of JPEG, PNG, BMP, WebP, TIFF, GIF, PNM, JPEG 2000 and AVIF"  # that say their size
-MAX_PIXELS = 150_000_000  # 450 MB, and as much again while colours are put in order
 _DEPTHS = (8, 10, 12, 14, 16)  # bits of the sensors whose numbers are kept in 16
 
 
@@ -53,17 +53,14 @@ def image_files(folder: str | os.PathLike[str]) -> list[Path]:
     return found
 
 
-def read_rgb(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+def read_rgb(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     """uint8 [H, W, 3] of an image file; grey files are repeated to three channels, alpha is dropped.
 
     Of 16 bits a sample, the upper 8 of those that are used: as the file says, or else by its brightest pixel.
 
-    Args:
-        max_pixels: an image that says that it has more is refused before memory is set aside for it.
-
     Raises:
-        DataError: the file is missing, is no image, is too large, or was cut short (OpenCV alone would fill the rest
-            with grey).
+        DataError: the file is missing, is no image, says that it has more pixels than `lib.limits` allow, or was cut
+            short (OpenCV alone would fill the rest with grey).
 
     """
     try:
@@ -73,10 +70,10 @@ def read_rgb(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> NDAr
     except (OSError, ValueError) as error:  # a name with a NUL in it
         raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     size = declared_size(data)
-    if size and size[0] * size[1] > max_pixels:
+    if size and size[0] * size[1] > (most := limits().max_pixels):
         raise DataError(
-            f"{path}: says that it has {size[0]}x{size[1]} px; at most {max_pixels:,} pixels are read: make it smaller "
-            "or remove it"
+            f"{path}: says that it has {size[0]}x{size[1]} px; at most {most:,} pixels are read: make it smaller, "
+            f"remove it, or {raising('max_pixels')}"
         )
     if is_cut_short(data):
         raise DataError(

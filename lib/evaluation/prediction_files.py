@@ -20,10 +20,10 @@ from lib.arrays import FloatArray, IntArray
 from lib.data.numbers import LIMIT, is_plain
 from lib.errors import DataError
 from lib.evaluation.shards import missing_shards
+from lib.limits import limits, raising
 
 logger = logging.getLogger(__name__)
 
-MAX_FILE_BYTES = 1 << 26  # of one unpacked prediction file
 _ENOUGH = 20  # detections that a suspicion about all of them needs
 
 
@@ -220,12 +220,17 @@ def _zip_reader(source: Path, archive: zipfile.ZipFile, names: Sequence[str]) ->
         first, second = (prefix or "its top" for prefix in prefixes[:2])
         raise DataError(f"{source}: holds several results, in {first} and {second}; pack each on its own")
 
+    most = limits().max_prediction_bytes
+
     def read(relative: str) -> bytes | None:
         name = f"{prefixes[0] if prefixes else ''}{relative}"
         if name not in entries:
             return None
-        if entries[name].file_size > MAX_FILE_BYTES:
-            raise DataError(f"{source}: {name} unpacks to {entries[name].file_size:,} bytes; no prediction file does")
+        if entries[name].file_size > most:
+            raise DataError(
+                f"{source}: {name} unpacks to {entries[name].file_size:,} bytes; no prediction file does; if this one "
+                f"shall, {raising('max_prediction_bytes')}"
+            )
         try:
             return archive.read(entries[name])
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError, zlib.error) as error:

@@ -5,10 +5,9 @@ import zipfile
 from pathlib import Path
 
 from lib.errors import ModelError
+from lib.limits import limits, raising
 
 MAX_GROWTH = 4  # weights do not get smaller by packing, unless most are zero
-ALWAYS_BYTES = 64 << 20  # that much may come out of any file
-MAX_DESCRIPTION_BYTES = 16 << 20  # of what describes a model, and is read at a megabyte a second
 
 
 def require_no_bomb(archive: zipfile.ZipFile, file: str | os.PathLike[str], description: str) -> int:
@@ -19,15 +18,19 @@ def require_no_bomb(archive: zipfile.ZipFile, file: str | os.PathLike[str], desc
         description: the member that describes the model.
 
     Returns:
-        How many bytes its contents may have in memory.
+        How many bytes its tensors may have in memory.
 
     """
-    allowed = MAX_GROWTH * Path(file).stat().st_size + ALWAYS_BYTES
+    limit, usual = limits(), MAX_GROWTH * Path(file).stat().st_size
     unpacked = sum(member.file_size for member in archive.infolist())
-    if unpacked > allowed:
+    if unpacked > usual + limit.max_unpacked_bytes:
         raise ModelError(
-            f"{file}: says that it unpacks to {unpacked:,} bytes, over {MAX_GROWTH} times its size; no model does"
+            f"{file}: says that it unpacks to {unpacked:,} bytes, over {MAX_GROWTH} times its size; no model does; if "
+            f"this one shall, {raising('max_unpacked_bytes')}"
         )
-    if (described := archive.getinfo(description).file_size) > MAX_DESCRIPTION_BYTES:
-        raise ModelError(f"{file}: {description} has {described:,} bytes; no model needs so many words")
-    return allowed
+    if (described := archive.getinfo(description).file_size) > limit.max_description_bytes:
+        raise ModelError(
+            f"{file}: {description} has {described:,} bytes; no model needs so many words; if this one does, "
+            f"{raising('max_description_bytes')}"
+        )
+    return usual + limit.max_tensor_bytes

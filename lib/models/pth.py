@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from lib.errors import ModelError
+from lib.errors import ConfigError, ModelError
+from lib.limits import raising
 from lib.models.archives import require_no_bomb
 
 _STORAGE_DTYPES = {
@@ -219,8 +220,13 @@ class _TensorReader:
             raise _RefusedError(f"a tensor of shape {shape} that reaches beyond its storage {member}")
         values = math.prod(shape)
         self.left_bytes -= values * dtype.itemsize
-        if values > storage.size or self.left_bytes < 0:  # strides of 0 make much out of little
+        if values > storage.size:  # strides of 0 make much out of little
             raise _RefusedError(f"tensors that are larger than their storages, as the one of shape {shape}")
+        if self.left_bytes < 0:  # many of one storage do too
+            raise _RefusedError(
+                f"tensors that are larger together than the file lets expect, with the one of shape {shape}; if they "
+                f"shall be, {raising('max_tensor_bytes')}"
+            )
         flat = np.frombuffer(self.archive.read(member), dtype)
         view = np.lib.stride_tricks.as_strided(flat[offset:], shape, [s * dtype.itemsize for s in strides])
         return view.copy()
@@ -255,7 +261,7 @@ def read_pth(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             return {name: reader.values(tensor) for name, tensor in content.items()}
     except _RefusedError as refusal:
         raise ModelError(f"{file}: refused, nothing in it was executed: its pickle holds {refusal}; {remedy}") from None
-    except ModelError:
+    except (ConfigError, ModelError):
         raise
     except Exception as error:  # a damaged file makes zip and pickle readers fail in many ways
         raise ModelError(f"{file}: damaged ({type(error).__name__}: {error}); {remedy}") from error

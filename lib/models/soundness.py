@@ -14,11 +14,10 @@ import numpy as np
 
 from lib.errors import ModelError
 from lib.geometry.anchors import anchor_grid
+from lib.limits import Limits, limits, raising
 from lib.models.archives import require_no_bomb
 from lib.models.layers import ConcatenateAnchors
 
-MAX_CHANNELS = 8192  # of one layer
-MAX_NUMBER = 1 << 20  # of anything else that a layer is described by
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _NO_SIZE = ("shared_object_id", "seed")
 _SIZE_PX = (96, 160)  # any, different in both directions
@@ -50,12 +49,13 @@ def check_archive(path: str | os.PathLike[str]) -> None:
         raise ModelError(
             f"{file}: not a .keras model as model.save() or tools/import_weights.py write it (a zip archive)"
         )
+    limit = limits()
     try:
         with zipfile.ZipFile(file) as archive:
             if missing := {_CONFIG, _WEIGHTS} - set(archive.namelist()):
                 raise ModelError(f"{file}: a zip archive but no Keras model, it lacks {', '.join(sorted(missing))}")
             allowed = require_no_bomb(archive, file, _CONFIG)
-            _check_numbers(file, json.loads(archive.read(_CONFIG)))
+            _check_numbers(file, json.loads(archive.read(_CONFIG)), limit)
             with archive.open(_WEIGHTS) as stored, h5py.File(stored) as weights:
                 declared = sum(_sizes_of(weights))
     except ModelError:
@@ -63,7 +63,10 @@ def check_archive(path: str | os.PathLike[str]) -> None:
     except Exception as error:  # zip, JSON and HDF5 readers fail in many ways
         raise ModelError(f"{file}: damaged: {first_line(error)}") from error
     if declared > allowed:
-        raise ModelError(f"{file}: says that its weights take {declared:,} bytes, far more than the file has")
+        raise ModelError(
+            f"{file}: says that its weights take {declared:,} bytes, far more than the file has; if they shall, "
+            f"{raising('max_tensor_bytes')}"
+        )
 
 
 def _sizes_of(group: h5py.Group) -> Iterator[int]:
@@ -74,19 +77,19 @@ def _sizes_of(group: h5py.Group) -> Iterator[int]:
             yield value.nbytes
 
 
-def _check_numbers(file: Path, config: Any, key: str = "") -> None:
+def _check_numbers(file: Path, config: Any, limit: Limits, key: str = "") -> None:
     """Raises ModelError where a layer would take memory that no detector needs."""
     if isinstance(config, dict):
         for name, value in config.items():
             if name not in _NO_SIZE:
-                _check_numbers(file, value, name)
+                _check_numbers(file, value, limit, name)
     elif isinstance(config, list):
         for value in config:
-            _check_numbers(file, value, key)
+            _check_numbers(file, value, limit, key)
     elif isinstance(config, int | float):
-        limit = MAX_CHANNELS if key in ("filters", "units", "depth_multiplier") else MAX_NUMBER
-        if abs(config) > limit:
-            raise ModelError(f"{file}: a layer with {key} = {config}; at most {limit:,} is read")
+        name = "max_channels" if key in ("filters", "units", "depth_multiplier") else "max_layer_number"
+        if abs(config) > (most := getattr(limit, name)):
+            raise ModelError(f"{file}: a layer with {key} = {config}; at most {most:,} is read; {raising(name)}")
 
 
 def reason(error: Exception) -> str:

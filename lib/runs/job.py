@@ -12,6 +12,7 @@ from lib.data.picture import write_samples
 from lib.data.sources import load_data
 from lib.errors import ConfigError, TrainingError
 from lib.files import write_json
+from lib.limits import allowing
 from lib.models import inference_model
 from lib.models.dsfd import named_ratios
 from lib.pruning import CostModel, GroupSparsity, removal_report
@@ -55,6 +56,11 @@ def run(
         ToolkitError: settings, data, weights or an earlier run in the folder do not fit; found before any training.
 
     """
+    with allowing(**dict(config.LIMITS)):
+        return _run(config, fresh, verbose, progress)
+
+
+def _run(config: Config, fresh: bool, verbose: int, progress: Callable[[str], ProgressLine] | None) -> dict[str, Any]:
     keep_freed_memory()
     if config.TRAIN.distribution == "data_parallel":
         join(config.TRAIN.process_address, config.TRAIN.processes, config.TRAIN.process_index)

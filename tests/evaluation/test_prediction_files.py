@@ -6,6 +6,7 @@ import pytest
 
 from lib.errors import DataError
 from lib.evaluation.prediction_files import parse_predictions, prediction_name, read_predictions
+from lib.limits import allowing
 from tests.wider_files import Rows, write_predictions
 
 NAMES = ["0--Parade/a", "0--Parade/b", "1--Handshaking/c"]
@@ -184,5 +185,7 @@ def test_a_zip_may_have_backslashes_and_must_not_be_a_bomb(tmp_path: Path) -> No
         archive.writestr("result\\a\\1.txt", "1\n1\n1 2 3 4 0.5\n")
         archive.writestr("result\\a\\2.txt", b"\n" * (1 << 27))
     assert read_predictions(tmp_path / "r.zip", ["a/1"])[0].boxes_xyxy_px.tolist() == [[1, 2, 4, 6]]
-    with pytest.raises(DataError, match="unpacks to 134,217,728 bytes"):
+    with pytest.raises(DataError, match=r"unpacks to 134,217,728 bytes; .* raise LIMITS\.max_prediction_bytes"):
+        read_predictions(tmp_path / "r.zip", ["a/1", "a/2"])
+    with allowing(max_prediction_bytes=1 << 27), pytest.raises(DataError, match=r"a/2\.txt:2: expected the number"):
         read_predictions(tmp_path / "r.zip", ["a/1", "a/2"])

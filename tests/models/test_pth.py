@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lib.errors import ModelError
+from lib.errors import ConfigError, ModelError
+from lib.limits import allowing
 from lib.models.pth import read_pth
 from tests.pth_files import Tensor, write_pth
 
@@ -96,6 +97,27 @@ def test_much_out_of_little_is_refused_before_it_is_made(tmp_path: Path, shape: 
     made = Tensor(np.zeros(4, np.float32), shape, (0,) * len(shape))
     with pytest.raises(ModelError, match="tensors that are larger than their storages"):
         read_pth(write_pth(tmp_path / "w.pth", {"t": made}))
+
+
+def test_the_bytes_of_all_tensors_together_are_a_setting(tmp_path: Path) -> None:
+    plain = write_pth(tmp_path / "w.pth", {f"t{i}": Tensor.of(np.zeros(1 << 18)) for i in range(9)})
+    packed = tmp_path / "packed.pth"
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    with allowing(max_tensor_bytes=8 << 20):
+        assert len(read_pth(plain)) == 9  # four times the file is free
+        with pytest.raises(ModelError, match=r"larger together .* raise LIMITS\.max_tensor_bytes in the config"):
+            read_pth(packed)
+    with allowing(max_tensor_bytes=9 << 20):
+        assert len(read_pth(packed)) == 9
+
+
+def test_a_limit_that_is_no_number_is_not_called_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write_pth(tmp_path / "w.pth", {"t": Tensor.of(np.zeros(4))})
+    monkeypatch.setenv("FACE_PRUNING_MAX_TENSOR_BYTES", "much")
+    with pytest.raises(ConfigError, match="FACE_PRUNING_MAX_TENSOR_BYTES = 'much' in the environment"):
+        read_pth(file)
 
 
 def test_a_compressed_pickle_is_refused_by_its_size(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lib.errors import ModelError
+from lib.limits import allowing
 from lib.models import build, load, save
 from lib.models.soundness import check_archive
 from tests.detectors import small_detector
@@ -71,8 +72,30 @@ def test_anchors_of_another_network_are_refused(
 
 def test_a_layer_that_would_take_all_memory_is_refused_before_it_is_built(whole: Path, tmp_path: Path) -> None:
     file = _edited(whole, tmp_path / "a.keras", lambda layers: layers["conv1"].update({"filters": 100_000}))
-    with pytest.raises(ModelError, match="a layer with filters = 100000; at most 8,192"):
+    with pytest.raises(
+        ModelError, match=r"a layer with filters = 100000; at most 8,192 is read; raise LIMITS\.max_cha"
+    ):
         load(file)
+
+
+@pytest.mark.parametrize(
+    ("key", "name"), [("filters", "max_channels"), ("momentum", "max_layer_number"), ("weights", "max_tensor_bytes")]
+)
+def test_limits_of_layers_and_tensors_are_settings(whole: Path, tmp_path: Path, key: str, name: str) -> None:
+    file, most = whole, 1 << 29
+    if key == "weights":
+        with h5py.File(tmp_path / "w.h5", "w") as weights:
+            weights.create_dataset("a", (1 << 28,), "f2", chunks=(1 << 20,))  # of which nothing is stored
+        file = tmp_path / "a.keras"
+        with zipfile.ZipFile(whole) as source, zipfile.ZipFile(file, "w") as target:
+            target.writestr("config.json", source.read("config.json"))
+            target.write(tmp_path / "w.h5", "model.weights.h5")
+    else:
+        file = _edited(whole, tmp_path / "a.keras", lambda layers: layers["conv1"].update({key: most}))
+    with pytest.raises(ModelError, match=rf"a\.keras: .*; (if they shall, )?raise LIMITS\.{name} in the config"):
+        check_archive(file)
+    with allowing(**{name: most}):
+        check_archive(file)
 
 
 def test_archives_that_unpack_to_too_much_are_refused(whole: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import lib.training.trainer
 from lib.config import Config, Stage
 from lib.data.scenes import SampleSet
 from lib.errors import ConfigError, DataError, ModelError, TrainingError
+from lib.limits import Limits, limits
 from lib.models import build, load, save
 from lib.pruning import Masks, channel_sets
 from lib.pruning.cost import count_macs, count_parameters
@@ -218,6 +219,14 @@ def test_faults_are_found_before_any_training(config: Config, tmp_path: Path) ->
     config.MODEL.pretrained_model = ""
     config.DATA.train_txt_path = str(tmp_path / "absent.txt")
     fails(DataError, "no such annotation file")
+
+
+@pytest.mark.usefixtures("small")
+def test_limits_hold_in_the_threads_that_read_and_end_with_the_run(config: Config) -> None:
+    config.LIMITS.max_pixels = 1000
+    with pytest.raises(DataError, match=r"at most 1,000 pixels are read: .* raise LIMITS\.max_pixels in the config"):
+        run(config, verbose=0)
+    assert limits() == Limits()
 
 
 @pytest.mark.usefixtures("small")

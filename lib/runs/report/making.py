@@ -9,6 +9,7 @@ from lib.data.sources import load_data
 from lib.detection.formats.pb import DetectionSettings
 from lib.errors import ToolkitError, TrainingError
 from lib.files import read_json, replacing
+from lib.limits import allowing
 from lib.runs import wiring
 from lib.runs.report.findings import Findings, look
 from lib.runs.report.page import NAME, READ_ERRORS, write_page
@@ -64,10 +65,11 @@ def _found(folder: Path) -> Findings | str:
     try:
         config = Config()
         config.assign(read_json(folder / "config.json")["config"])
-        records = load_data(wiring.data_settings(config)).val
+        with allowing(**dict(config.LIMITS)):
+            records = load_data(wiring.data_settings(config)).val
+            return _looked(folder, records, wiring.detection_settings(config), (config.COST.hin, config.COST.win))
     except _DAMAGED as error:
         return f"its settings or images cannot be had ({error})"
-    return _looked(folder, records, wiring.detection_settings(config), (config.COST.hin, config.COST.win))
 
 
 def _looked(
