@@ -44,7 +44,9 @@ config.TRAIN.prefetch_size = 8  # batches prepared ahead
 config.TRAIN.vis = False  # True: draws samples of the first epoch with their anchors into samples.png of the run folder
 
 # --- model -------------------------------------------------------------------------------------------------------
-config.MODEL.net_structure = "eresfd"  # or a DSFD: "vgg_16", "resnet_v1_50", "resnet_v1_101", "MobilenetV2"
+config.MODEL.net_structure = (
+    "eresfd"  # a DSFD: "vgg_16", "resnet_v1_50", "resnet_v1_101", "MobilenetV2"; "yunet_n", "yunet_s"
+)
 config.MODEL.width_mult = 0.0625  # share of 256 channels (published: 0.0625, 92,208 parameters)
 config.MODEL.pretrained_model = ""  # a .keras file, or published weights by name, e.g. "eresfd"; empty: pretrain
 # True: batch normalisations stay as they are (a new DSFD: the backbone's). For a low rate: crops have other statistics.
@@ -144,6 +146,7 @@ config.PRUNE.calibration_images = 64  # with pruned_alpha: channels silent on so
 config.DISTIL.teacher = ""  # a .keras file, or "start": MODEL.pretrained_model; "": nobody teaches
 config.DISTIL.scores = 1.0  # weight of the scores' term; 0: off
 config.DISTIL.boxes = 1.0  # weight of the boxes' term, where the teacher is sure of a face; 0: off
+config.DISTIL.landmarks = 1.0  # weight of the landmarks' term, of a YuNet; 0: off
 config.DISTIL.temperature = 1.0  # both detectors' logits are divided by it
 config.DISTIL.focus = 1.0  # exponent of the difference that an anchor's score counts with; 0: all alike
 

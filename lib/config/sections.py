@@ -13,7 +13,7 @@ from lib.errors import ConfigError
 from lib.settings import Immaterial, Section
 
 Stage = Literal["pretrain", "search", "soft_prune", "shrink", "repair", "finetune", "evaluate"]
-NetStructure = Literal["eresfd", "vgg_16", "resnet_v1_50", "resnet_v1_101", "MobilenetV2"]
+NetStructure = Literal["eresfd", "vgg_16", "resnet_v1_50", "resnet_v1_101", "MobilenetV2", "yunet_n", "yunet_s"]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
@@ -237,6 +237,7 @@ class Distil(Section):
     teacher: str = ""
     scores: Annotated[float, Field(ge=0)] = 1.0
     boxes: Annotated[float, Field(ge=0)] = 1.0
+    landmarks: Annotated[float, Field(ge=0)] = 1.0
     temperature: PositiveFloat = 1.0
     focus: Annotated[float, Field(ge=0)] = 1.0
 

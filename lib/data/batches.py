@@ -18,11 +18,13 @@ from lib.data.recipes import Recipe, training_sample, validation_sample
 from lib.errors import DataError
 from lib.geometry.anchors import AnchorSpec, anchor_grid, encode
 from lib.geometry.assignment import assign
+from lib.geometry.boxes import area
 from lib.geometry.compensation import BACKGROUND, Compensation, match_compensated
 
 logger = logging.getLogger(__name__)
 
 SCALE_STEP_PX = 32  # between the sizes of multi-scale training
+MAX_FACES = 64  # of an image, where the step matches them; of the smallest of more nothing is said
 _SIZES = 1  # marks the random numbers that the sizes come from
 
 
@@ -71,6 +73,28 @@ class TargetSpec:
         boxes[positive, :4] = encode(faces[matched[positive]], grid[positive], self.anchors.code)
         boxes[positive, 4] = 1
         return boxes, np.where(matched < BACKGROUND, np.float32(-1), boxes[:, 4])
+
+    def of_image(self, boxes_xyxy_px: FloatArray, labelled: bool = True) -> dict[str, FloatArray]:
+        """Targets of one image by the names of the model's outputs; where it has no labels, scores are all -1.
+
+        Of anchors that are matched in the step (`lib.training.simota`): "boxes" [MAX_FACES, 5], the largest faces,
+        relative, each with a 1, and zeros; "scores" [n], 0, and -1 for cells within the others.
+        """
+        if not self.anchors.matched_in_training:
+            boxes, scores = self.targets(boxes_xyxy_px)
+            found = self.by_shot(boxes[None], (scores if labelled else np.full_like(scores, -1))[None])
+            return {name: values[0] for name, values in found.items()}
+        scale = np.array([self.width_px, self.height_px] * 2, np.float32)
+        faces: FloatArray = np.divide(boxes_xyxy_px, scale, dtype=np.float32)
+        faces = faces[np.argsort(-area(faces), kind="stable")]
+        boxes = np.zeros((MAX_FACES, 5), np.float32)
+        kept, left = faces[:MAX_FACES], faces[MAX_FACES:]
+        boxes[: len(kept)] = np.pad(kept, ((0, 0), (0, 1)), constant_values=1)
+        x, y = anchor_grid(self.anchors, self.height_px, self.width_px)[:, :2].T
+        unknown = np.full(len(x), not labelled)
+        for x1, y1, x2, y2 in left:
+            unknown |= (x >= x1) & (x <= x2) & (y >= y1) & (y <= y2)
+        return {"boxes": boxes, "scores": np.where(unknown, np.float32(-1), np.float32(0))}
 
     def by_shot(self, boxes: FloatArray, scores: FloatArray) -> dict[str, FloatArray]:
         """Targets of a batch, [B, n, 5] and [B, n], by the names of the model's outputs: each shot has its own."""
@@ -164,16 +188,13 @@ class FaceDataset(keras.utils.PyDataset):
         order, places = self._places(self.epoch, index)
         places = places[slice(*self.rows)]
         spec = self._spec(index)
-        anchors = len(anchor_grid(spec.anchors, spec.height_px, spec.width_px))
         images = np.empty((len(places), spec.height_px, spec.width_px, 3), np.uint8)
-        boxes = np.empty((len(places), anchors, 5), np.float32)
-        scores = np.empty((len(places), anchors), np.float32)
+        targets = []
         for i, place in enumerate(places):
             sample, labelled = self._sample(order, place, spec)
             images[i] = sample.image
-            boxes[i], scores[i] = spec.targets(sample.boxes_xyxy_px)
-            scores[i] = scores[i] if labelled else -1
-        return images, spec.by_shot(boxes, scores)
+            targets.append(spec.of_image(sample.boxes_xyxy_px, labelled))
+        return images, {name: np.stack([one[name] for one in targets]) for name in targets[0]}
 
     def _spec(self, index: int) -> TargetSpec:
         """The targets of a batch, at its size: any of the sizes but the one of the batch before.

@@ -6,7 +6,7 @@ import os
 import cv2
 import numpy as np
 
-from lib.arrays import FloatArray
+from lib.arrays import FloatArray, IntArray
 from lib.data.augment import Image
 from lib.data.batches import FaceDataset
 from lib.data.images import write_rgb
@@ -45,32 +45,41 @@ def draw_targets(image_rgb: Image, boxes: FloatArray, anchors: AnchorSpec, side_
 
     Args:
         image_rgb: uint8 [H, W, 3].
-        boxes: [n, 5] targets, as from `TargetSpec.targets`: the faces are read back out of them.
+        boxes: [n, 5] targets, as from `TargetSpec.of_image`: the faces are read back out of them.
 
     """
     height, width = image_rgb.shape[:2]
-    grid = anchor_grid(anchors, height, width)
     positive = np.flatnonzero(boxes[:, 4])
     scale = side_px / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     picture = np.asarray(cv2.resize(image_rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
     pixels = np.tile(size, 2)
+    if anchors.matched_in_training:
+        faces = np.round(boxes[positive, :4] * pixels).astype(np.int64)
+        text = f"{len(faces)} faces, {width} x {height} px"
+    else:
+        faces = _draw_anchors(picture, boxes, anchors, (height, width))
+        text = f"{len(faces)} faces, {len(positive)} anchors, {width} x {height} px"
+    for corners in faces:
+        _frame(picture, corners, FACE_RGB, 2)
+    strip = np.zeros((_TEXT_PX, picture.shape[1], 3), np.uint8)
+    cv2.putText(strip, text, (4, _TEXT_PX - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
+    return np.concatenate([strip, picture])
 
+
+def _draw_anchors(picture: Image, boxes: FloatArray, anchors: AnchorSpec, size_px: tuple[int, int]) -> IntArray:
+    """Draws the positive anchors of an input of that size; returns the faces that they stand for, px of the picture."""
+    height, width = size_px
+    grid, positive = anchor_grid(anchors, height, width), np.flatnonzero(boxes[:, 4])
+    pixels = np.tile(picture.shape[1::-1], 2)
     per_level = np.array([rows * columns for rows, columns in anchors.grid_shapes(height, width)])
     ends = np.cumsum(per_level * (len(grid) // per_level.sum()))
     levels = np.searchsorted(ends, positive, side="right")
     for level, corners in zip(levels, cxcywh_to_xyxy(grid[positive]) * pixels, strict=True):
         _frame(picture, corners, LEVELS_RGB[level % len(LEVELS_RGB)], 1)
     # All anchors of a face say where it is: in a picture one of them is enough.
-    faces = np.unique(
-        np.round(decode(boxes[positive, :4], grid[positive], anchors.code) * pixels).astype(np.int64), axis=0
-    )
-    for corners in faces:
-        _frame(picture, corners, FACE_RGB, 2)
-    text = f"{len(faces)} faces, {len(positive)} anchors, {width} x {height} px"
-    strip = np.zeros((_TEXT_PX, picture.shape[1], 3), np.uint8)
-    cv2.putText(strip, text, (4, _TEXT_PX - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
-    return np.concatenate([strip, picture])
+    decoded = decode(boxes[positive, :4], grid[positive], anchors.code)
+    return np.unique(np.round(decoded * pixels).astype(np.int64), axis=0)
 
 
 def _frame(picture: Image, corners_xyxy_px: FloatArray, colour: tuple[int, int, int], line: int) -> None:

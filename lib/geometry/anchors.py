@@ -72,6 +72,11 @@ class AnchorSpec:
         if not 0 <= self.place <= 1 or self.landmarks < 0:
             raise ValueError(f"place must lie in 0..1 and landmarks be at least 0, got {self}")
 
+    @property
+    def matched_in_training(self) -> bool:
+        """Whether faces are matched with predictions while training, and not with anchors beforehand."""
+        return self.code == "plain"
+
     def to_dict(self) -> dict[str, Any]:
         """A plain dict for JSON; `AnchorSpec(**d)` is its inverse."""
         return asdict(self)
@@ -124,7 +129,7 @@ def decode(offsets: FloatArray, anchors_cxcywh: FloatArray, code: Code = "centre
     if offsets.shape[-1] > 4:
         points = decode_points(offsets[..., 4:], anchors_cxcywh)
         boxes = decode(offsets[..., :4], anchors_cxcywh, code)
-        return np.concatenate([boxes, points.reshape(*boxes.shape[:-1], -1)], axis=-1)
+        return np.concatenate([boxes, points.reshape(offsets[..., 4:].shape)], axis=-1)
     if code == "corners":
         sizes = np.tile(anchors_cxcywh[..., 2:], 2)
         boxes = cxcywh_to_xyxy(anchors_cxcywh) + offsets / CORNER_SCALE * sizes
@@ -144,10 +149,10 @@ def variances_of(code: Code) -> tuple[float, float]:
 def encode_points(points: FloatArray, anchors_cxcywh: FloatArray) -> FloatArray:
     """[..., k, 2] relative -> offsets [..., 2 k] from the anchors' centres, in anchor sizes."""
     offsets = (points - anchors_cxcywh[..., None, :2]) / anchors_cxcywh[..., None, 2:]
-    return offsets.reshape(*offsets.shape[:-2], -1).astype(np.float32)
+    return offsets.reshape(*offsets.shape[:-2], 2 * offsets.shape[-2]).astype(np.float32)
 
 
 def decode_points(offsets: FloatArray, anchors_cxcywh: FloatArray) -> FloatArray:
     """The inverse: offsets [..., 2 k] -> [..., k, 2] relative."""
-    offsets = offsets.reshape(*offsets.shape[:-1], -1, 2)
+    offsets = offsets.reshape(*offsets.shape[:-1], offsets.shape[-1] // 2, 2)
     return anchors_cxcywh[..., None, :2] + offsets * anchors_cxcywh[..., None, 2:]

@@ -138,6 +138,8 @@ def model_options(config: Config) -> dict[str, Any]:
     model, anchor = config.MODEL, config.ANCHOR
     if model.net_structure == "eresfd":
         return {"width_mult": model.width_mult, "anchor_ratio": anchor.anchor_ratio}
+    if model.net_structure in ("yunet_n", "yunet_s"):
+        return {}
     return {
         "fpn": model.fpn,
         "dual_mode": model.dual_mode,
@@ -259,7 +261,9 @@ def distillation_settings(config: Config) -> DistillationSettings | None:
             "DISTIL.scores and DISTIL.boxes are both 0, so that DISTIL.teacher has no say; set one of them"
         )
     teacher = config.MODEL.pretrained_model if distil.teacher == "start" else distil.teacher
-    return DistillationSettings(str(located(teacher)), distil.scores, distil.boxes, distil.temperature, distil.focus)
+    return DistillationSettings(
+        str(located(teacher)), distil.scores, distil.boxes, distil.landmarks, distil.temperature, distil.focus
+    )
 
 
 def detection_settings(config: Config) -> DetectionSettings:

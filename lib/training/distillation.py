@@ -12,7 +12,7 @@ import keras
 from keras import ops
 
 from lib.errors import ModelError
-from lib.models import load, shots
+from lib.models import anchors_of, load, shots
 from lib.training.devices import sum_over_replicas
 
 
@@ -22,7 +22,7 @@ class DistillationSettings:
 
     Attributes:
         teacher: a detector's `.keras` file.
-        scores, boxes: weights of the two terms; 0: off.
+        scores, boxes, landmarks: weights of the terms; 0: off.
         temperature: both detectors' logits are divided by it; above 1 they tell more of what is neither face nor not.
         focus: exponent of the difference in face probability that an anchor's score counts with, as in the quality
             focal loss (Li et al., arXiv 2006.04388, equation 4); 0: all anchors alike.
@@ -32,6 +32,7 @@ class DistillationSettings:
     teacher: str
     scores: float = 1.0
     boxes: float = 1.0
+    landmarks: float = 1.0
     temperature: float = 1.0
     focus: float = 1.0
 
@@ -42,8 +43,10 @@ class Distillation:
     With p and q the teacher's and the student's face probability, and c = max(0, 2 p - 1) how sure the teacher is of a
     face, the terms are, summed over anchors:
 
-    - scores: |p - q|^focus * KL(p, q) at the temperature, times its square;
+    - scores: |p - q|^focus * KL(p, q) at the temperature, times its square, of two probabilities (class and object) the
+      sum of both divergences;
     - boxes: c * smooth L1 between the offsets;
+    - landmarks: the same, of detectors that find any;
 
     each divided by the batch's sum of c, or its size if that is more. On several devices the batch is the whole one,
     and a device's terms are its share. (Weights of p or p^2 would not do: detectors that were trained with hard
@@ -63,11 +66,13 @@ class Distillation:
         self.teacher = load(settings.teacher)
         self.teacher.trainable = False
         self.shots = tuple(_common_shots(student, self.teacher, settings.teacher))
+        self.anchors = anchors_of(student)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the terms in the logs: `distil_OUTPUT_loss`, for outputs that both detectors have."""
-        kinds = [kind for kind in ("scores", "boxes") if getattr(self.settings, kind)]
+        known = ("scores", "boxes", "landmarks") if self.anchors.landmarks else ("scores", "boxes")
+        kinds = [kind for kind in known if getattr(self.settings, kind)]
         return tuple(f"distil_{shot}{kind}_loss" for shot in self.shots for kind in kinds)
 
     def terms(self, images: Any, predicted: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,36 +87,46 @@ class Distillation:
         settings = self.settings
         found = {}
         for shot in self.shots:
-            theirs, ours = (_lead(outputs[f"{shot}scores"]) for outputs in (taught, predicted))
-            sure = ops.maximum(2 * ops.sigmoid(theirs) - 1, 0.0)
+            theirs, ours = (self._leads(outputs[f"{shot}scores"]) for outputs in (taught, predicted))
+            sure = ops.maximum(2 * _joint(theirs) - 1, 0.0)
             size = ops.cast(ops.shape(sure)[0], sure.dtype)
             count = ops.max(sum_over_replicas(ops.stack([ops.sum(sure), size])))
             scores = _score_differences(theirs, ours, settings.temperature, settings.focus)
-            boxes = sure * _smooth_l1(taught[f"{shot}boxes"] - predicted[f"{shot}boxes"])
             found[f"distil_{shot}scores_loss"] = settings.scores * ops.sum(scores) / count
-            found[f"distil_{shot}boxes_loss"] = settings.boxes * ops.sum(boxes) / count
+            for kind in ("boxes", "landmarks") if self.anchors.landmarks else ("boxes",):
+                apart = sure * _smooth_l1(taught[f"{shot}{kind}"] - predicted[f"{shot}{kind}"])
+                found[f"distil_{shot}{kind}_loss"] = getattr(settings, kind) * ops.sum(apart) / count
         return {name: found[name] for name in self.names}
 
+    def _leads(self, scores: Any) -> Any:
+        """Logits [B, n, 2] -> those of independent probabilities [B, n, k]: a face's, or the class's and object's."""
+        if self.anchors.scoring == "softmax":
+            return scores[..., 1:] - scores[..., :1]
+        return scores
 
-def _lead(scores: Any) -> Any:
-    """The logits' difference [B, n], whose sigmoid is the face probability."""
-    return scores[..., 1] - scores[..., 0]
+
+def _joint(leads: Any) -> Any:
+    """[B, n, k] -> the score [B, n]: the probability, or the geometric mean of both."""
+    if leads.shape[-1] == 1:
+        return ops.sigmoid(leads[..., 0])
+    return ops.exp(ops.mean(ops.log_sigmoid(leads), axis=-1))
 
 
 def _score_differences(theirs: Any, ours: Any, temperature: float, focus: float) -> Any:
-    """Each anchor's score term [B, n] of two leads [B, n]."""
+    """Each anchor's score term [B, n] of both detectors' leads [B, n, k]."""
     hot, cool = theirs / temperature, ours / temperature
     # KL of two Bernoullis by their logits. Its gradient is sigmoid(cool) - sigmoid(hot): finite, however far apart.
     divergence = ops.softplus(cool) - ops.softplus(hot) - ops.sigmoid(hot) * (cool - hot)
-    divergence = temperature**2 * ops.maximum(divergence, 0.0)  # rounding may leave it a little below
+    divergence = ops.sum(ops.maximum(divergence, 0.0), axis=-1)  # rounding may leave it a little below
+    divergence = temperature**2 * divergence
     if not focus:
         return divergence
-    gap = ops.stop_gradient(ops.abs(ops.sigmoid(theirs) - ops.sigmoid(ours)))
+    gap = ops.stop_gradient(ops.abs(_joint(theirs) - _joint(ours)))
     return divergence * gap**focus
 
 
 def _smooth_l1(difference: Any) -> Any:
-    """[B, n, 4] -> [B, n]."""
+    """[B, n, k] -> [B, n]."""
     distance = ops.abs(difference)
     return ops.sum(ops.where(distance < 1, 0.5 * distance * distance, distance - 0.5), axis=-1)
 

@@ -9,6 +9,7 @@ from keras import ops
 
 from lib.training.devices import replicas
 from lib.training.distillation import Distillation
+from lib.training.simota import MatchingLoss
 from lib.training.strides import narrow_strided, sliced
 
 PRUNING_TERM = "pruning_loss"
@@ -18,7 +19,7 @@ DECAY_TERM = "weight_decay_loss"
 class TrainingModel(keras.Model):
     """A detector's layers in a model with the training loss. Nothing of it is saved: the detector is.
 
-    Terms: one a named output (Keras calls it `OUTPUT_loss`); the model's own losses, which are the activity
+    Terms: one a named output, as `OUTPUT_loss`; the model's own losses, which are the activity
     regularisers of group sparsity, as `pruning_loss`; coupled weight decay as `weight_decay_loss` and what a teacher
     would have otherwise, by output, as `distil_OUTPUT_loss`, both in training only. They add up to `loss`.
 
@@ -29,6 +30,7 @@ class TrainingModel(keras.Model):
         precision: "off", or the type in which the layers before the heads compute: "bfloat16" or "float16". Weights,
             the heads, the losses and a teacher stay float32.
         distillation: the teacher, run on the same images; None: there is none.
+        matching: in place of a loss for each output, the terms of a detector whose faces are matched in the step.
 
     Attributes:
         traces: how often the training step was traced.
@@ -41,6 +43,7 @@ class TrainingModel(keras.Model):
         decay: float = 0.0,
         precision: str = "off",
         distillation: Distillation | None = None,
+        matching: MatchingLoss | None = None,
     ) -> None:
         super().__init__(inputs=detector.inputs, outputs=detector.output, name=detector.name)
         self.decay = decay
@@ -51,6 +54,8 @@ class TrainingModel(keras.Model):
         self._narrow = narrow_strided(detector)
         self._pruning_term = keras.metrics.Mean(name=PRUNING_TERM) if _has_regularizers(detector) else None
         self._decay_term = keras.metrics.Mean(name=DECAY_TERM) if decay else None
+        self._matching = matching
+        self._matching_terms = [keras.metrics.Mean(name=name) for name in (matching.names if matching else ())]
         self._distillation = distillation
         self._distil_terms = [keras.metrics.Mean(name=name) for name in (distillation.names if distillation else ())]
 
@@ -63,7 +68,13 @@ class TrainingModel(keras.Model):
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
         self.traces += bool(training)
-        total = super().compute_loss(x, y, y_pred, sample_weight)
+        if self._matching is None:
+            total = super().compute_loss(x, y, y_pred, sample_weight)
+        else:
+            terms = self._matching.terms(x, y, y_pred)
+            for term in self._matching_terms:
+                term.update_state(terms[term.name] * replicas())  # each has its share, and the log their mean
+            total = sum(terms.values()) + sum(self.losses)
         if self._pruning_term is not None:
             self._pruning_term.update_state(sum(self.losses))
         if self._decay_term is not None and training:
@@ -84,6 +95,8 @@ class TrainingModel(keras.Model):
 
     def make_metrics(self) -> None:
         """Makes the terms' means now, once compiled: variables made while the step is traced cost a second trace."""
+        if self._matching is not None:
+            return  # they have been made
         widths = {name: tensor.shape[-1] for name, tensor in self.output.items()}
         predicted = {name: ops.zeros((1, 1, width)) for name, width in widths.items()}
         truth = {name: ops.zeros((1, 1, 5) if width == 4 else (1, 1)) for name, width in widths.items()}

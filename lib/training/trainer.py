@@ -14,7 +14,7 @@ from lib.arrays import FloatArray
 from lib.data.annotations import Record
 from lib.data.batches import BatchSettings, FaceDataset, face_dataset
 from lib.errors import ModelError
-from lib.models import save, training_anchors
+from lib.models import anchors_of, save, training_anchors
 from lib.models.dsfd import named_ratios
 from lib.pruning import GroupSparsity, HeldMasks, recalibrate
 from lib.pruning.graph.sets import Mode
@@ -23,6 +23,7 @@ from lib.training.distillation import Distillation, DistillationSettings
 from lib.training.losses import LossSettings, losses_of
 from lib.training.optimizer import OptimizerSettings, coupled_decay, make_optimizer
 from lib.training.processes import alone, distributed, present, share_of, whole_batches
+from lib.training.simota import MatchingLoss
 from lib.training.step import TrainingModel
 
 logger = logging.getLogger(__name__)
@@ -88,10 +89,14 @@ class Trainer:
         self.held = HeldMasks(model, settings.mode, getattr(optimizer, "inner_optimizer", optimizer))
         model.compile(optimizer)  # so that checkpoints hold the optimiser
         teacher = Distillation(model, settings.distillation) if settings.distillation else None
-        self.training_model = TrainingModel(model, coupled_decay(settings.optimizer), settings.precision, teacher)
+        anchors = anchors_of(model)
+        matching = MatchingLoss(anchors) if anchors.matched_in_training else None
+        self.training_model = TrainingModel(
+            model, coupled_decay(settings.optimizer), settings.precision, teacher, matching
+        )
         # XLA on TensorFlow's CPU path is slower here than the plain graph, and takes longer to compile.
         jit = False if keras.backend.backend() == "tensorflow" else "auto"
-        losses = losses_of(model.output, settings.losses)
+        losses = None if matching else losses_of(model.output, settings.losses)
         self.training_model.compile(optimizer, loss=losses, jit_compile=jit, auto_scale_loss=False)
         self.training_model.make_metrics()
         self.restart_average()  # a new optimiser's are zeros

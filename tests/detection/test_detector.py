@@ -167,6 +167,13 @@ def test_landmarks_come_in_the_images_pixels(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(moved, 2 * points, rtol=1e-4, atol=1e-3)
 
 
+def test_an_image_without_a_face_has_no_landmarks(rng: np.random.Generator) -> None:
+    detector = FaceDetector(lively(yunet(stages=(4, 4, 4, 4, 4, 4)), rng, side_px=64), landmarks=True)
+    boxes, points = detector(_image(rng, 40, 60), 1.0)
+    assert boxes.shape == (0, 5)
+    assert points.shape == (0, 5, 2)
+
+
 def test_a_model_without_landmarks_has_none(lively_model: keras.Model, rng: np.random.Generator) -> None:
     boxes, points = FaceDetector(lively_model).faces(_image(rng, 48, 64), 0.0)
     assert points.shape == (len(boxes), 0, 2)

@@ -13,10 +13,12 @@ from lib.data.scenes import SampleSet
 from lib.data.sources import unlabelled
 from lib.errors import ModelError
 from lib.models import load, save
+from lib.models.yunet import yunet
 from lib.pruning import plan, shrink
 from lib.runs.wiring import make_trainer
 from lib.training.distillation import Distillation, DistillationSettings
 from tests.detectors import SMALL_ANCHORS, small_detector
+from tests.networks import lively
 
 TERMS = {"distil_scores_loss", "distil_boxes_loss"}
 
@@ -64,6 +66,36 @@ def _gradients(distillation: Distillation, student: keras.Model, images: Any) ->
     with tf.GradientTape() as tape:
         loss = sum(distillation.terms(images, student(images)).values())
     return [np.asarray(g) for g in tape.gradient(loss, student.trainable_variables)]
+
+
+def test_of_a_yunet_both_probabilities_and_landmarks_are_taught(tmp_path: Path, rng: np.random.Generator) -> None:
+    teacher = lively(yunet(stages=(4, 4, 6, 6, 6, 8)), rng, side_px=32)
+    save(teacher, tmp_path / "teacher.keras")
+    settings = DistillationSettings(str(tmp_path / "teacher.keras"), scores=2.0, boxes=3.0, landmarks=5.0, focus=0.0)
+    student, images = load(tmp_path / "teacher.keras"), _images(rng)
+    distillation = Distillation(student, settings)
+    assert set(distillation.names) == {*TERMS, "distil_landmarks_loss"}
+    assert all(float(term) == 0 for term in distillation.terms(images, student(images)).values())
+
+    taught = {name: np.asarray(value, np.float64) for name, value in teacher(images).items()}
+    said = {name: value + rng.normal(0, 0.5, value.shape) for name, value in taught.items()}
+    p, q = (1 / (1 + np.exp(-values["scores"])) for values in (taught, said))
+    divergence = (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))).sum()
+    sure = np.maximum(2 * np.sqrt(p.prod(axis=-1)) - 1, 0)
+    count = max(sure.sum(), len(images))
+
+    def smooth_l1(kind: str) -> Any:
+        apart = np.abs(taught[kind] - said[kind])
+        return np.where(apart < 1, apart**2 / 2, apart - 0.5).sum(axis=-1)
+
+    found = distillation.terms(images, {name: value.astype(np.float32) for name, value in said.items()})
+    expected = {
+        "distil_scores_loss": 2 * divergence / count,
+        "distil_boxes_loss": 3 * (sure * smooth_l1("boxes")).sum() / count,
+        "distil_landmarks_loss": 5 * (sure * smooth_l1("landmarks")).sum() / count,
+    }
+    assert sure.sum() > 0
+    assert {name: float(value) for name, value in found.items()} == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="reads gradients with TensorFlow's tape")
