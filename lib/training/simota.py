@@ -11,9 +11,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from lib.detection.head import anchor_grid, decode, probabilities
-from lib.detection.head import margins as margins_of
 from lib.geometry.anchors import AnchorSpec
+from lib.models.decoding import anchor_grid, decode, margins, probabilities
 from lib.training.devices import sum_over_replicas
 
 CENTRE_RADIUS = 2.5  # cells; those this near to a face's centre are candidates, as are those within its box
@@ -63,7 +62,7 @@ class MatchingLoss:
         faces, real = truth["boxes"][..., :4] * size, truth["boxes"][..., 4]
         logits = predicted["scores"]
         known = ops.cast(truth["scores"] >= 0, "float32")
-        score = probabilities(margins_of(logits, self.anchors.scoring), self.anchors.scoring)
+        score = probabilities(margins(logits, self.anchors.scoring), self.anchors.scoring)
         chosen = ops.stop_gradient(matched(boxes, score, faces, real, grid * size) * known[..., None])
 
         positive = ops.sum(chosen, axis=-1)  # [B, n] of 0 and 1

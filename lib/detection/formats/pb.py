@@ -17,11 +17,12 @@ from lib.arrays import FloatArray
 from lib.detection.candidates import MAX_CANDIDATES
 from lib.detection.description import Description, model_sha256, read_description, sealed
 from lib.detection.formats.operators import require_harmless
-from lib.detection.head import IMAGE, anchor_grid, decode, decode_points, margins, probabilities
+from lib.detection.head import IMAGE
 from lib.errors import ConfigError, ModelError
 from lib.files import replacing
 from lib.geometry.anchors import AnchorSpec
 from lib.models import anchors_of, inference_model
+from lib.models.decoding import anchor_grid, decode, decode_points, margins, probabilities
 from lib.models.folding import fold_batch_norms
 
 INPUT = IMAGE
