@@ -109,12 +109,12 @@ def load(path: str | os.PathLike[str]) -> keras.Model:
             are not those of its boxes.
 
     """
-    check_archive(path)
+    finite = check_archive(path)
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises whatever the damaged part provokes
         raise ModelError(f"{path}: {reason(error)}") from error
-    check_sound(model, path)
+    check_sound(model, path, finite)
     return model
 
 

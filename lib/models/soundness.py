@@ -4,11 +4,9 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import h5py
 import keras
 import numpy as np
 
@@ -16,16 +14,22 @@ from lib.errors import ModelError
 from lib.geometry.anchors import anchor_grid
 from lib.limits import Limits, limits, raising
 from lib.models.archives import require_no_bomb
+from lib.models.hdf5 import look_at_weights
 from lib.models.layers import ConcatenateAnchors
+from lib.pruning.graph.calls import Calls
 
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _NO_SIZE = ("shared_object_id", "seed")
+_CHANNELS = ("filters", "units", "depth_multiplier")
 _SIZE_PX = (96, 160)  # any, different in both directions
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
-def check_archive(path: str | os.PathLike[str]) -> None:
+def check_archive(path: str | os.PathLike[str]) -> bool:
     """Looks into a `.keras` file before Keras does.
+
+    Returns:
+        Whether the weights are seen to be finite; where not, they are to be looked at in the model.
 
     Raises:
         ModelError: it is none, or says that it unpacks to more than a model of its size can; says what to do instead.
@@ -56,8 +60,7 @@ def check_archive(path: str | os.PathLike[str]) -> None:
                 raise ModelError(f"{file}: a zip archive but no Keras model, it lacks {', '.join(sorted(missing))}")
             allowed = require_no_bomb(archive, file, _CONFIG)
             _check_numbers(file, json.loads(archive.read(_CONFIG)), limit)
-            with archive.open(_WEIGHTS) as stored, h5py.File(stored) as weights:
-                declared = sum(_sizes_of(weights))
+            declared, finite = look_at_weights(archive, file, _WEIGHTS)
     except ModelError:
         raise
     except Exception as error:  # zip, JSON and HDF5 readers fail in many ways
@@ -67,29 +70,21 @@ def check_archive(path: str | os.PathLike[str]) -> None:
             f"{file}: says that its weights take {declared:,} bytes, far more than the file has; if they shall, "
             f"{raising('max_tensor_bytes')}"
         )
-
-
-def _sizes_of(group: h5py.Group) -> Iterator[int]:
-    for value in group.values():
-        if isinstance(value, h5py.Group):
-            yield from _sizes_of(value)
-        else:
-            yield value.nbytes
+    return finite
 
 
 def _check_numbers(file: Path, config: Any, limit: Limits, key: str = "") -> None:
     """Raises ModelError where a layer would take memory that no detector needs."""
-    if isinstance(config, dict):
-        for name, value in config.items():
-            if name not in _NO_SIZE:
-                _check_numbers(file, value, limit, name)
-    elif isinstance(config, list):
-        for value in config:
-            _check_numbers(file, value, limit, key)
-    elif isinstance(config, int | float):
-        name = "max_channels" if key in ("filters", "units", "depth_multiplier") else "max_layer_number"
-        if abs(config) > (most := getattr(limit, name)):
-            raise ModelError(f"{file}: a layer with {key} = {config}; at most {most:,} is read; {raising(name)}")
+    for name, value in config.items() if isinstance(config, dict) else ((key, part) for part in config):
+        kind = type(value)  # one of JSON's own
+        if name in _NO_SIZE:
+            continue
+        if kind is dict or kind is list:
+            _check_numbers(file, value, limit, name)
+        elif kind is int or kind is float:
+            which = "max_channels" if name in _CHANNELS else "max_layer_number"
+            if abs(value) > (most := getattr(limit, which)):
+                raise ModelError(f"{file}: a layer with {name} = {value}; at most {most:,} is read; {raising(which)}")
 
 
 def reason(error: Exception) -> str:
@@ -109,24 +104,32 @@ def reason(error: Exception) -> str:
     return f"damaged, or made by an incompatible version: {inner[0][:300] if inner else first_line(error)}"
 
 
-def check_sound(model: keras.Model, path: str | os.PathLike[str]) -> None:
-    """Raises ModelError where a model's weights are not finite, or its anchors are not as many as its boxes."""
-    for variable in model.weights:
+def check_sound(model: keras.Model, path: str | os.PathLike[str], finite: bool = False) -> None:
+    """Raises ModelError where a model's weights are not finite, or its anchors are not as many as its boxes.
+
+    Args:
+        finite: whether the weights are known to be finite.
+
+    """
+    for variable in [] if finite else model.weights:
         values = np.asarray(variable)
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise ModelError(f"{path}: {variable.path} holds numbers that are not finite; take an earlier checkpoint")
-    specs = {layer.name: layer.anchor_spec for layer in model.layers if isinstance(layer, ConcatenateAnchors)}
-    if not specs or not isinstance(model.output, dict) or len(model.inputs) != 1:
+    if len(model.inputs) != 1 or not any(isinstance(layer, ConcatenateAnchors) for layer in model.layers):
         return
-    _, height, width, channels = model.inputs[0].shape
+    _, height, width, _ = model.inputs[0].shape
     size = (height or _SIZE_PX[0], width or _SIZE_PX[1])
-    shapes = model.compute_output_shape((1, *size, channels))
-    for name, spec in specs.items():
-        boxes, anchors = shapes.get(name, (1, None))[1], len(anchor_grid(spec, *size))
+    calls = Calls(model)
+    shapes = calls.shapes_at(*size)
+    for call in calls.calls:
+        if not isinstance(call.layer, ConcatenateAnchors):
+            continue
+        spec, boxes, (height, width) = call.layer.anchor_spec, shapes[call.outputs[0]][1], size
+        anchors = len(anchor_grid(spec, height, width))
         if boxes not in (None, anchors):
             raise ModelError(
-                f"{path}: {boxes} boxes of an image of {size[0]}x{size[1]} (height x width), but {anchors} anchors: "
-                f"the strides {spec.strides} or scales {spec.scales} of its layer {name!r} are not the network's"
+                f"{path}: {boxes} boxes of an image of {height}x{width} (height x width), but {anchors} anchors: the "
+                f"strides {spec.strides} or scales {spec.scales} of its layer {call.layer.name!r} are not the network's"
             )
 
 

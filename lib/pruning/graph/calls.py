@@ -9,6 +9,7 @@ import keras
 from lib.errors import ModelError
 
 Shape = tuple[int | None, ...]
+_NO_RULE = keras.Layer.compute_output_shape  # of a layer without one for the shape behind it
 
 
 @dataclass(frozen=True)
@@ -128,18 +129,25 @@ class Calls:
 
     def shapes_at(self, height_px: int, width_px: int) -> list[Shape]:
         """`shapes` for one image input of this size: every input [B, H, W, C] gets it, other inputs keep theirs."""
-        tensors: dict[int, Any] = {}
+        start: dict[int, Any] = {}
         for number in self.inputs:
             shape = self.shapes[number]
-            fixed = (1, height_px, width_px, shape[3]) if len(shape) == 4 else (1, *shape[1:])
-            tensors[number] = keras.KerasTensor(fixed)
+            start[number] = (1, height_px, width_px, shape[3]) if len(shape) == 4 else (1, *shape[1:])
+        found = dict(self.follow(start, _shapes_behind))
+        return [tuple(found[number]) for number in range(len(self.shapes))]
 
-        def spec(call: Call, given: dict[int, Any]) -> list[Any]:
-            args, kwargs = call.arguments(given)
-            return list(keras.tree.flatten(call.layer.compute_output_spec(*args, **kwargs)))
 
-        found = dict(self.follow(tensors, spec))
-        return [tuple(found[number].shape) for number in range(len(self.shapes))]
+def _shapes_behind(call: Call, given: dict[int, Shape]) -> list[Shape]:
+    args, kwargs = call.arguments(given)
+    others = any(value is not None for value in kwargs.values())
+    own = isinstance(call.layer, keras.Layer) and type(call.layer).compute_output_shape is not _NO_RULE
+    if own and len(args) == len(call.outputs) == 1 and not others:
+        shape = call.layer.compute_output_shape(args[0])  # in a tenth of the time of what follows
+        if all(size is None or isinstance(size, int) for size in shape):
+            return [tuple(shape)]
+    pairs = zip(call.inputs, call.node.input_tensors, strict=True)
+    args, kwargs = call.arguments({n: keras.KerasTensor(given[n], tensor.dtype) for n, tensor in pairs})
+    return [tensor.shape for tensor in keras.tree.flatten(call.layer.compute_output_spec(*args, **kwargs))]
 
 
 def layers_of(model: keras.Model) -> list[keras.Layer]:

@@ -46,6 +46,24 @@ def test_shapes_at_a_size() -> None:
     assert [graph.shapes_at(11, 8)[number] for number in graph.outputs] == [(1, 6, 4, 4), (1, 5)]
 
 
+def test_shapes_are_those_of_what_is_computed() -> None:
+    image = keras.Input((None, None, 3))
+    a = layers.BatchNormalization()(layers.Conv2D(4, 3, strides=2, padding="same")(image))
+    b = layers.UpSampling2D(2)(layers.MaxPooling2D(2)(layers.ZeroPadding2D(((0, 1), (1, 2)))(a)))
+    b = layers.Concatenate()([layers.Resizing(6, 8)(a), layers.Resizing(6, 8)(b)])
+    rows = layers.Reshape((-1, 8))(b)
+    attended = layers.MultiHeadAttention(2, 4)(rows, rows)
+    states = layers.LSTM(5, return_sequences=True, return_state=True)(attended)
+    words = layers.Embedding(8, 3)(keras.ops.argmax(rows, axis=-1))  # of whole numbers
+    halves = keras.ops.split(words, 2, axis=-2)
+    model = keras.Model(image, [a, b, attended, *states, words, *halves])
+    graph = Calls(model)
+    shapes = graph.shapes_at(13, 18)
+    assert [shapes[number] for number in graph.outputs] == [
+        tuple(made.shape) for made in model(keras.ops.zeros((1, 13, 18, 3)))
+    ]
+
+
 def test_a_sequential_model_is_functional_once_built_and_others_are_not() -> None:
     built = keras.Sequential([keras.Input((4, 4, 3)), layers.Conv2D(2, 1, name="a")])
     assert _names(Calls(built)) == ["a"]
