@@ -39,12 +39,17 @@ class Limits:
 
 def limits() -> Limits:
     """Those in force: what the environment says, or else the defaults; ConfigError where it says no whole number."""
-    names = [field.name for field in fields(Limits)]
-    said = {name: text for name in names if (text := os.environ.get(_variable(name))) is not None}
-    for name, text in said.items():
-        if not re.fullmatch("[0-9]{0,17}[1-9][0-9]{0,17}", text):
-            raise ConfigError(f"{_variable(name)} = {text[:80]!r} in the environment: expected a whole number above 0")
-    return Limits(**{name: int(text) for name, text in said.items()})
+    return Limits(**{field.name: limit(field.name) for field in fields(Limits)})
+
+
+def limit(name: str) -> int:
+    """One of those in force; see `limits`."""
+    text = os.environ.get(_variable(name))
+    if text is None:
+        return int(getattr(Limits, name))
+    if not re.fullmatch("[0-9]{0,17}[1-9][0-9]{0,17}", text):
+        raise ConfigError(f"{_variable(name)} = {text[:80]!r} in the environment: expected a whole number above 0")
+    return int(text)
 
 
 def raising(name: str) -> str:
@@ -53,14 +58,14 @@ def raising(name: str) -> str:
 
 
 @contextmanager
-def allowing(**limit: int | None) -> Iterator[None]:
+def allowing(**raised: int | None) -> Iterator[None]:
     """Puts limits in force for this process, its threads and the processes that it starts meanwhile.
 
     Args:
-        limit: any of `Limits`, by name; None leaves it as it is.
+        raised: any of `Limits`, by name; None leaves it as it is.
 
     """
-    new = {_variable(name): str(value) for name, value in limit.items() if value is not None}
+    new = {_variable(name): str(value) for name, value in raised.items() if value is not None}
     before = {name: os.environ.get(name) for name in new}
     os.environ.update(new)
     try:

@@ -67,7 +67,7 @@ def read_annotations(
             images are missing; names the line and the remedy.
 
     """
-    file = Path(path)
+    file, root = Path(path), Path(image_root)
     records, dropped, first_dropped = list[Record](), 0, ""
     for name, number, boxes in _parse(file):
         array, positive = _corners(boxes)
@@ -75,7 +75,7 @@ def read_annotations(
         if not positive.all():
             dropped += int((~positive).sum())
             first_dropped = first_dropped or f"{file}:{boxes[int(np.argmin(positive))].line}"
-        records.append(Record(name, Path(image_root) / name, array[positive], f"{file}:{number}", invalid))
+        records.append(Record(name, root / name, array[positive], f"{file}:{number}", invalid))
     _check_units(file, records, dropped)
     if dropped:
         logger.warning("%s: %d boxes of zero or negative size dropped, the first at %s", file, dropped, first_dropped)
@@ -221,11 +221,10 @@ def _parse_official(file: Path, numbered: list[tuple[int, str]]) -> Iterator[_Pa
             raise DataError(
                 f"{file}:{count_line}: {_shown(name)} announces {count} faces, but the file ends after {len(rows)}"
             )
-        boxes = []
+        boxes, place, expected = [], str(file), f"a face of {_shown(name)} as `x y w h ...`"
         for number, row in rows:
             parts = row.split()
-            expected = f"a face of {_shown(name)} as `x y w h ...`"
-            x, y, w, h = _numbers(f"{file}:{number}", parts, expected, row)[:4]
+            x, y, w, h = _numbers(f"{place}:{number}", parts, expected, row)[:4]
             invalid = parts[_INVALID_COLUMN : _INVALID_COLUMN + 1] == ["1"]
             boxes.append(_Box(number, [x, y, x + w, y + h], invalid))
         position += count

@@ -98,7 +98,7 @@ def is_cut_short(data: bytes) -> bool:
     if data[:2] == b"\xff\xd8":
         # Past the segments: a thumbnail in one of them has an end of its own.
         scan = next((place for marker, place in jpeg_segments(data) if marker == _JPEG_SCAN), None)
-        return scan is None or data.find(b"\xff\xd9", scan) < 0
+        return scan is None or data.rfind(b"\xff\xd9", scan) < 0  # at the end, where it is found at once
     if data[:8] == b"\x89PNG\r\n\x1a\n":
         place = 8
         while place + 12 <= len(data):

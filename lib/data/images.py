@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lib.data.declared import declared_size, is_cut_short, png_bits
 from lib.errors import DataError
 from lib.files import replacing
-from lib.limits import limits, raising
+from lib.limits import limit, raising
 
 logger = logging.getLogger(__name__)
 
@@ -64,13 +64,14 @@ def read_rgb(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
     """
     try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe would be waited for
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 as below; a pipe would be waited for
             raise DataError(f"{path}: no file, but a folder, pipe or device; expected an image")
-        data = Path(path).read_bytes()
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 a Path and a buffer cost more than all the checks
+            data = file.read()
     except (OSError, ValueError) as error:  # a name with a NUL in it
         raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     size = declared_size(data)
-    if size and size[0] * size[1] > (most := limits().max_pixels):
+    if size and size[0] * size[1] > (most := limit("max_pixels")):
         raise DataError(
             f"{path}: says that it has {size[0]}x{size[1]} px; at most {most:,} pixels are read: make it smaller, "
             f"remove it, or {raising('max_pixels')}"

@@ -17,7 +17,7 @@ def plain_numbers(parts: list[str]) -> list[float]:
     """The numbers that the parts are; ValueError if one is none, or beyond `LIMIT`."""
     if not is_plain("".join(parts)):
         raise ValueError("no plain decimal number")
-    values = [float(part) for part in parts]
+    values = list(map(float, parts))
     if values and not -LIMIT <= min(values) <= max(values) <= LIMIT:
         raise ValueError(f"beyond {LIMIT:,.0f}, the longest side of an image")
     return values

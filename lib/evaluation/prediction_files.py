@@ -20,7 +20,7 @@ from lib.arrays import FloatArray, IntArray
 from lib.data.numbers import LIMIT, is_plain
 from lib.errors import DataError
 from lib.evaluation.shards import missing_shards
-from lib.limits import limits, raising
+from lib.limits import limit, raising
 
 logger = logging.getLogger(__name__)
 
@@ -220,7 +220,7 @@ def _zip_reader(source: Path, archive: zipfile.ZipFile, names: Sequence[str]) ->
         first, second = (prefix or "its top" for prefix in prefixes[:2])
         raise DataError(f"{source}: holds several results, in {first} and {second}; pack each on its own")
 
-    most = limits().max_prediction_bytes
+    most = limit("max_prediction_bytes")
 
     def read(relative: str) -> bytes | None:
         name = f"{prefixes[0] if prefixes else ''}{relative}"
