@@ -31,5 +31,7 @@ if anchors["code"] == "corners":
 else:
     centre, sides = centre + first * anchors["variances"][0] * sides, sides * np.exp(second * anchors["variances"][1])
     top_left, bottom_right = centre - sides / 2, centre + sides / 2
-for i in cv2.dnn.NMSBoxes(np.hstack([top_left, bottom_right - top_left]).tolist(), scores[best].tolist(), 0.5, 0.3):
+compared = np.hstack([top_left, bottom_right - top_left])
+compared = np.trunc(compared) if anchors["whole_px"] else compared
+for i in cv2.dnn.NMSBoxes(compared.tolist(), scores[best].tolist(), 0.5, 0.3):
     print(*(f"{value:.1f}" for value in (*top_left[i], *bottom_right[i])), f"{scores[best][i]:.3f}")

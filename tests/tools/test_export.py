@@ -7,14 +7,17 @@ import cv2
 import numpy as np
 import pytest
 
-from lib.data.images import write_rgb
+from lib.arrays import FloatArray
+from lib.data.images import read_rgb, write_rgb
 from lib.detection import FaceDetector
-from lib.models import save
+from lib.detection.formats import onnx
+from lib.models import build, save
 from lib.models.yunet import yunet
-from tests.detectors import small_detector
+from lib.pruning import plan, shrink
+from tests.detectors import golden_images, published_detector, small_detector
 from tests.matching import unmatched
 from tests.networks import lively
-from tests.shared import ROOT
+from tests.shared import ROOT, shared
 from tools.export import main
 
 
@@ -62,18 +65,41 @@ def test_the_example_without_keras_prints_the_same_boxes(
     assert main(command) == 0
     image = rng.integers(0, 256, (70, 90, 3), np.uint8)
     cv2.imwrite(str(tmp_path / "image.png"), image[..., ::-1])
-    script = ROOT / "examples/python/detect_onnx.py"
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path / "out/detector.onnx"), str(tmp_path / "image.png")],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=tmp_path,
-    )
-    found = np.array([line.split() for line in done.stdout.splitlines()], np.float32).reshape(-1, 5)
+    found = _printed_by_the_example(tmp_path / "out/detector.onnx", tmp_path / "image.png")
     found, expected = (boxes[boxes[:, 4] > 0.501] for boxes in (found, FaceDetector(checkpoint)(image, 0.5)))
     assert len(expected) > 0
     assert unmatched(found, expected, iou=0.97) == []  # it prints tenths of pixels
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["whole", "pruned", "yunet"])
+def test_the_example_finds_published_networks_faces(network: str, tmp_path: Path) -> None:
+    if network == "yunet":
+        model = build("yunet_n", weights=shared("weights/yunet/yunet_n.pth"))
+    else:
+        model = published_detector("eresfd/eresfd_16.pth")
+    if network == "pruned":
+        model = shrink(model, plan(model, 0.0626))
+    onnx.write(model, tmp_path / "detector.onnx")
+    original, faces = FaceDetector(model), 0
+    for path in golden_images():
+        cv2.imwrite(str(tmp_path / "image.png"), read_rgb(path)[..., ::-1])
+        found = _printed_by_the_example(tmp_path / "detector.onnx", tmp_path / "image.png")
+        expected = original(read_rgb(path), 0.5)
+        found, expected = (boxes[np.abs(boxes[:, 4] - 0.5) > 1e-3] for boxes in (found, expected))
+        assert len(found) == len(expected)
+        for box in expected:  # it prints tenths of pixels
+            apart = np.abs(found - box)
+            assert (apart[:, :4].max(axis=1) + 50 * apart[:, 4]).min() < 0.1
+        faces += len(expected)
+    assert faces > 20
+
+
+def _printed_by_the_example(model: Path, image: Path) -> FloatArray:
+    """x1, y1, x2, y2, score of each face that the script without Keras prints."""
+    command = [sys.executable, str(ROOT / "examples/python/detect_onnx.py"), str(model), str(image)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=image.parent)
+    return np.array([line.split() for line in done.stdout.splitlines()], np.float32).reshape(-1, 5)
 
 
 @pytest.mark.parametrize(
