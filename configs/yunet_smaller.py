@@ -13,6 +13,7 @@ from configs._wider import on_wider
 
 config = on_wider()
 config.MODEL.model_path = "runs/yunet_smaller"
+config.MODEL.net_structure = "yunet_n"
 config.MODEL.pretrained_model = "models/yunet_n.keras"  # loading it takes pretrain's place
 config.TRAIN.stages = ("pretrain", "shrink", "repair", "finetune", "evaluate")
 config.PRUNE.rate = {"model1_*": 0.5, "model2_*": 0.5}  # where most of a YuNet's time passes
