@@ -166,6 +166,10 @@ class Pair:
         self.processes[name].send_signal(signal.SIGKILL)
         self.processes[name].wait()
 
+    def end(self) -> None:
+        for name in self.processes:
+            self.kill(name)
+
     def lines(self) -> list[str]:
         log = self.folder / "log.txt"
         return log.read_text().splitlines() if log.is_file() else []
@@ -220,9 +224,7 @@ def show_kills(folder: Path, kills: int, seed: int, expected: list[tuple[int, fl
             pair.start(name)
         _wait(pair, end, lambda: False)
     finally:
-        for process in pair.processes.values():
-            process.kill()
-            process.wait()
+        pair.end()
     rows, lines = pair.rows(), pair.lines()
     final = {number: score for number, _, score in rows}
     for seen, finished in recorded:
@@ -244,9 +246,7 @@ def undisturbed(folder: Path) -> list[tuple[int, float, float]]:
     try:
         _wait(pair, time.monotonic() + RUN_S, lambda: False)
     finally:
-        for process in pair.processes.values():
-            process.kill()
-            process.wait()
+        pair.end()
     rows = pair.rows()
     if [number for number, _, _ in rows] != list(range(DRAWN_TRIALS)):
         raise TrainingError(f"trials {[number for number, _, _ in rows]}; expected each of 0..{DRAWN_TRIALS - 1} once")

@@ -29,12 +29,9 @@ def published_eresfd() -> Config:
     return config
 
 
-def smaller_eresfd(rate: float) -> Config:
-    """Published EResFD weights: channels out, the layers behind them solved anew, the small model fine-tuned."""
-    config = on_wider()
+def smaller(config: Config) -> Config:
+    """Channels out of published weights, the layers behind them solved anew, the small model fine-tuned."""
     config.TRAIN.stages = ("pretrain", "shrink", "repair", "finetune", "evaluate")
-    config.MODEL.pretrained_model = "models/eresfd.keras"  # loading it takes pretrain's place
-    config.PRUNE.rate = rate  # share of each set's channels
     config.PRUNE.repair = "solve"
     config.PRUNE.repair_images = 192
     config.TRAIN.batch_size = 16
@@ -50,4 +47,12 @@ def smaller_eresfd(rate: float) -> Config:
     config.FINETUNE.lr = 1e-3
     config.FINETUNE.lr_end = 1e-6
     config.FINETUNE.lock_bn = True  # the repair has set the statistics
+    return config
+
+
+def smaller_eresfd(rate: float) -> Config:
+    """Published EResFD weights at a rate for every set, by `smaller`."""
+    config = smaller(on_wider())
+    config.MODEL.pretrained_model = "models/eresfd.keras"  # loading it takes pretrain's place
+    config.PRUNE.rate = rate  # share of each set's channels
     return config

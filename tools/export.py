@@ -18,7 +18,6 @@ from lib.console import friendly_errors, start_logging
 from lib.errors import ConfigError
 
 FORMATS = "keras,pb,saved_model,litert,onnx"
-OPENCV = "opencv"  # of a YuNet
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="a .keras file, or a run folder (then its last model)")
     parser.add_argument("--output", required=True, help="the folder for detector.*")
-    parser.add_argument("--formats", default=FORMATS, help=f"any of {FORMATS} (these), and {OPENCV}, of a YuNet")
+    parser.add_argument("--formats", default=FORMATS, help=f"any of {FORMATS} (these), and opencv, of a YuNet")
     parser.add_argument("--precision", default="float32", help="of LiteRT: float32,float16,int8 (float32)")
     parser.add_argument("--size", default="480x640", help="height x width of LiteRT and ONNX files, px (480x640)")
     parser.add_argument("--any_size", action="store_true", help="LiteRT and ONNX files take any size")

@@ -58,7 +58,7 @@ class FaceDetector:
         settings = replace(settings, **{name: value for name, value in given.items() if value is not None})
         self.iou_threshold, self.max_detections = settings.iou_threshold, settings.max_detections
         self.landmarks = landmarks
-        if landmarks and not self.network.landmarks:
+        if landmarks and not self.network.anchors.landmarks:
             raise ModelError("this detector finds no landmarks; YuNet does, as a Keras model")
 
     def __call__(
@@ -127,8 +127,8 @@ class FaceDetector:
         self, candidates: FloatArray, scores: FloatArray, extent_px: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
         boxes = candidates[:, :4] * extent_px
-        points = candidates[:, 4:].reshape(len(candidates), self.network.landmarks, 2) * extent_px[:2]
-        compared = in_whole_px(boxes) if self.network.whole_px else boxes
+        points = candidates[:, 4:].reshape(len(candidates), self.network.anchors.landmarks, 2) * extent_px[:2]
+        compared = in_whole_px(boxes) if self.network.anchors.whole_px else boxes
         kept = nms(compared, scores, self.iou_threshold, self.max_detections)
         found = np.column_stack([boxes[kept], scores[kept]]).astype(np.float32).reshape(-1, 5)
         return found, points[kept].astype(np.float32)

@@ -10,16 +10,21 @@ from keras import ops
 from lib.geometry.anchors import CORNER_SCALE, MAX_LOG_SIZE, AnchorSpec, Code, Scoring, variances_of
 
 
-def margins(logits: Any, scoring: Scoring = "softmax") -> Any:
+def margins(logits: Any, scoring: Scoring) -> Any:
     """`lib.geometry.scores.margins`: [..., 2] -> [...], what orders the anchors."""
     if scoring == "softmax":
         return logits[..., 1] - logits[..., 0]
     return ops.mean(ops.log_sigmoid(logits), axis=-1)
 
 
-def probabilities(margins: Any, scoring: Scoring = "softmax") -> Any:
+def probabilities(margins: Any, scoring: Scoring) -> Any:
     """`lib.geometry.scores.probabilities`: scores 0..1."""
     return ops.sigmoid(margins) if scoring == "softmax" else ops.exp(margins)
+
+
+def scores(logits: Any, scoring: Scoring) -> Any:
+    """Both in one: [..., 2] -> scores [...]."""
+    return probabilities(margins(logits, scoring), scoring)
 
 
 def anchor_grid(spec: AnchorSpec, height_px: Any, width_px: Any) -> Any:

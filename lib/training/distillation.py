@@ -13,6 +13,7 @@ from keras import ops
 
 from lib.errors import ModelError
 from lib.models import anchors_of, load, shots
+from lib.models.decoding import scores
 from lib.training.devices import sum_over_replicas
 
 
@@ -66,13 +67,14 @@ class Distillation:
         self.teacher = load(settings.teacher)
         self.teacher.trainable = False
         self.shots = tuple(_common_shots(student, self.teacher, settings.teacher))
-        self.anchors = anchors_of(student)
+        anchors = anchors_of(student)
+        self.scoring = anchors.scoring
+        self.offsets = ("boxes", "landmarks") if anchors.landmarks else ("boxes",)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the terms in the logs: `distil_OUTPUT_loss`, for outputs that both detectors have."""
-        known = ("scores", "boxes", "landmarks") if self.anchors.landmarks else ("scores", "boxes")
-        kinds = [kind for kind in known if getattr(self.settings, kind)]
+        kinds = [kind for kind in ("scores", *self.offsets) if getattr(self.settings, kind)]
         return tuple(f"distil_{shot}{kind}_loss" for shot in self.shots for kind in kinds)
 
     def terms(self, images: Any, predicted: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,42 +89,32 @@ class Distillation:
         settings = self.settings
         found = {}
         for shot in self.shots:
-            theirs, ours = (self._leads(outputs[f"{shot}scores"]) for outputs in (taught, predicted))
-            sure = ops.maximum(2 * _joint(theirs) - 1, 0.0)
+            theirs, ours = taught[f"{shot}scores"], predicted[f"{shot}scores"]
+            probability = scores(theirs, self.scoring)
+            sure = ops.maximum(2 * probability - 1, 0.0)
             size = ops.cast(ops.shape(sure)[0], sure.dtype)
             count = ops.max(sum_over_replicas(ops.stack([ops.sum(sure), size])))
-            scores = _score_differences(theirs, ours, settings.temperature, settings.focus)
-            found[f"distil_{shot}scores_loss"] = settings.scores * ops.sum(scores) / count
-            for kind in ("boxes", "landmarks") if self.anchors.landmarks else ("boxes",):
+            differences = _divergence(self._leads(theirs), self._leads(ours), settings.temperature)
+            if settings.focus:
+                gap = ops.stop_gradient(ops.abs(probability - scores(ours, self.scoring)))
+                differences = differences * gap**settings.focus
+            found[f"distil_{shot}scores_loss"] = settings.scores * ops.sum(differences) / count
+            for kind in self.offsets:
                 apart = sure * _smooth_l1(taught[f"{shot}{kind}"] - predicted[f"{shot}{kind}"])
                 found[f"distil_{shot}{kind}_loss"] = getattr(settings, kind) * ops.sum(apart) / count
         return {name: found[name] for name in self.names}
 
-    def _leads(self, scores: Any) -> Any:
+    def _leads(self, logits: Any) -> Any:
         """Logits [B, n, 2] -> those of independent probabilities [B, n, k]: a face's, or the class's and object's."""
-        if self.anchors.scoring == "softmax":
-            return scores[..., 1:] - scores[..., :1]
-        return scores
+        return logits[..., 1:] - logits[..., :1] if self.scoring == "softmax" else logits
 
 
-def _joint(leads: Any) -> Any:
-    """[B, n, k] -> the score [B, n]: the probability, or the geometric mean of both."""
-    if leads.shape[-1] == 1:
-        return ops.sigmoid(leads[..., 0])
-    return ops.exp(ops.mean(ops.log_sigmoid(leads), axis=-1))
-
-
-def _score_differences(theirs: Any, ours: Any, temperature: float, focus: float) -> Any:
-    """Each anchor's score term [B, n] of both detectors' leads [B, n, k]."""
+def _divergence(theirs: Any, ours: Any, temperature: float) -> Any:
+    """Of both detectors' leads [B, n, k]: the KL of each anchor [B, n] at the temperature, times its square."""
     hot, cool = theirs / temperature, ours / temperature
     # KL of two Bernoullis by their logits. Its gradient is sigmoid(cool) - sigmoid(hot): finite, however far apart.
     divergence = ops.softplus(cool) - ops.softplus(hot) - ops.sigmoid(hot) * (cool - hot)
-    divergence = ops.sum(ops.maximum(divergence, 0.0), axis=-1)  # rounding may leave it a little below
-    divergence = temperature**2 * divergence
-    if not focus:
-        return divergence
-    gap = ops.stop_gradient(ops.abs(_joint(theirs) - _joint(ours)))
-    return divergence * gap**focus
+    return temperature**2 * ops.sum(ops.maximum(divergence, 0.0), axis=-1)  # rounding may leave it a little below
 
 
 def _smooth_l1(difference: Any) -> Any:

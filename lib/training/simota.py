@@ -8,11 +8,10 @@ it best, as many as the sum of the ten best overlaps.
 from collections.abc import Mapping
 from typing import Any
 
-import keras
 from keras import ops
 
 from lib.geometry.anchors import AnchorSpec
-from lib.models.decoding import anchor_grid, decode, margins, probabilities
+from lib.models.decoding import anchor_grid, decode, scores
 from lib.training.devices import sum_over_replicas
 
 CENTRE_RADIUS = 2.5  # cells; those this near to a face's centre are candidates, as are those within its box
@@ -62,7 +61,7 @@ class MatchingLoss:
         faces, real = truth["boxes"][..., :4] * size, truth["boxes"][..., 4]
         logits = predicted["scores"]
         known = ops.cast(truth["scores"] >= 0, "float32")
-        score = probabilities(margins(logits, self.anchors.scoring), self.anchors.scoring)
+        score = scores(logits, self.anchors.scoring)
         chosen = ops.stop_gradient(matched(boxes, score, faces, real, grid * size) * known[..., None])
 
         positive = ops.sum(chosen, axis=-1)  # [B, n] of 0 and 1
@@ -95,10 +94,9 @@ def matched(boxes: Any, scores: Any, faces: Any, real: Any, cells: Any) -> Any:
     reach = CENTRE_RADIUS * cells[None, :, 2, None]
     across, down = (face[..., 0] + face[..., 2]) / 2, (face[..., 1] + face[..., 3]) / 2
     near = (ops.abs(x - across) < reach) & (ops.abs(y - down) < reach)
-    is_real = real[:, None, :] > 0
-    candidate = (inside | near) & is_real
+    candidate = (inside | near) & (real[:, None, :] > 0)
 
-    overlap = ops.where(candidate, _overlaps(boxes, faces), 0.0)
+    overlap = ops.where(candidate, _iou(boxes[:, :, None, :], face), 0.0)
     cost = -ops.log(overlap + _TINY) * OVERLAP_WEIGHT - ops.log(scores + _TINY)[..., None]
     cost = ops.where(inside & near, cost, cost + _FAR)
     cost = ops.where(candidate, cost, _NEVER)
@@ -116,9 +114,8 @@ def matched(boxes: Any, scores: Any, faces: Any, real: Any, cells: Any) -> Any:
     return mine * ops.cast(chosen, "float32")
 
 
-def _overlaps(boxes: Any, faces: Any) -> Any:
-    """IoU [B, n, m] of [B, n, 4] and [B, m, 4]."""
-    a, b = boxes[:, :, None, :], faces[:, None, :, :]
+def _iou(a: Any, b: Any) -> Any:
+    """IoU [...] of boxes [..., 4], each with its partner."""
     sides = ops.minimum(a[..., 2:], b[..., 2:]) - ops.maximum(a[..., :2], b[..., :2])
     common = ops.prod(ops.maximum(sides, 0.0), axis=-1)
     union = ops.prod(a[..., 2:] - a[..., :2], axis=-1) + ops.prod(b[..., 2:] - b[..., :2], axis=-1) - common
@@ -127,10 +124,8 @@ def _overlaps(boxes: Any, faces: Any) -> Any:
 
 def _iou_and_eiou(boxes: Any, targets: Any) -> tuple[Any, Any]:
     """IoU [B, n], and EIoU's loss: 1 - IoU + the differences of centre, width and height over the hull's extent."""
-    sides = ops.minimum(boxes[..., 2:], targets[..., 2:]) - ops.maximum(boxes[..., :2], targets[..., :2])
-    common = ops.prod(ops.maximum(sides, 0.0), axis=-1)
+    iou = _iou(boxes, targets)
     own, wanted = boxes[..., 2:] - boxes[..., :2], targets[..., 2:] - targets[..., :2]
-    iou = common / ops.maximum(ops.prod(own, axis=-1) + ops.prod(wanted, axis=-1) - common, _TINY)
     hull = ops.maximum(boxes[..., 2:], targets[..., 2:]) - ops.minimum(boxes[..., :2], targets[..., :2])
     hull = ops.square(ops.maximum(hull, _TINY**0.5))
     apart = ops.square(boxes[..., :2] + boxes[..., 2:] - targets[..., :2] - targets[..., 2:]) / 4
@@ -140,4 +135,4 @@ def _iou_and_eiou(boxes: Any, targets: Any) -> tuple[Any, Any]:
 
 def _cross_entropy(logits: Any, targets: Any) -> Any:
     """Of a Bernoulli by its logit and a probability."""
-    return keras.ops.softplus(logits) - targets * logits
+    return ops.softplus(logits) - targets * logits

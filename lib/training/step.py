@@ -71,10 +71,7 @@ class TrainingModel(keras.Model):
         if self._matching is None:
             total = super().compute_loss(x, y, y_pred, sample_weight)
         else:
-            terms = self._matching.terms(x, y, y_pred)
-            for term in self._matching_terms:
-                term.update_state(terms[term.name] * replicas())  # each has its share, and the log their mean
-            total = sum(terms.values()) + sum(self.losses)
+            total = sum(self.losses) + _logged(self._matching_terms, self._matching.terms(x, y, y_pred))
         if self._pruning_term is not None:
             self._pruning_term.update_state(sum(self.losses))
         if self._decay_term is not None and training:
@@ -82,10 +79,7 @@ class TrainingModel(keras.Model):
             self._decay_term.update_state(decay)
             total = total + decay / replicas()  # gradients are summed over replicas
         if self._distillation is not None and training:
-            terms = self._distillation.terms(x, y_pred)
-            for term in self._distil_terms:
-                term.update_state(terms[term.name] * replicas())  # each has its share, and the log their mean
-                total = total + terms[term.name]
+            total = total + _logged(self._distil_terms, self._distillation.terms(x, y_pred))
         return total
 
     @property
@@ -123,6 +117,13 @@ class TrainingModel(keras.Model):
                 layer.dtype_policy = policy
             for layer, before in zip(self._norms, synchronized, strict=True):
                 layer.synchronized = before
+
+
+def _logged(means: list[keras.metrics.Mean], terms: dict[str, Any]) -> Any:
+    """The sum of a replica's terms, each taken into the mean of its name."""
+    for mean in means:
+        mean.update_state(terms[mean.name] * replicas())  # each has its share, and the log their mean
+    return sum(terms.values())
 
 
 def _has_regularizers(detector: keras.Model) -> bool:

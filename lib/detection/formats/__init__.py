@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from lib.arrays import FloatArray
 from lib.errors import ConfigError, ModelError
+from lib.geometry.anchors import AnchorSpec
 
 FILES = {  # what each format's file is called in an export folder
     "keras": "detector.keras",
@@ -26,17 +27,14 @@ class Network(Protocol):
 
     Attributes:
         size_px: height and width of the images it takes; None: any.
-        landmarks: how many points of each face it finds.
-        whole_px: see `AnchorSpec`.
+        anchors: what its boxes belong to, which says also how many landmarks it finds.
 
     """
 
     @property
     def size_px(self) -> tuple[int, int] | None: ...
     @property
-    def landmarks(self) -> int: ...
-    @property
-    def whole_px(self) -> bool: ...
+    def anchors(self) -> AnchorSpec: ...
 
     def candidates(self, images_rgb: NDArray[np.uint8], score_threshold: float) -> list[tuple[FloatArray, FloatArray]]:
         """Of each of the images [B, H, W, 3] decoded boxes [n, 4 + 2 landmarks] and scores [n], best first.

@@ -43,7 +43,6 @@ class KerasNetwork:
         live = isinstance(model, keras.Model)
         loaded = model if live else load(model)
         self.anchors = anchors_of(loaded)
-        self.landmarks, self.whole_px = self.anchors.landmarks, self.anchors.whole_px
         detecting = inference_model(loaded)
         self.model = detecting if live else fold_batch_norms(detecting)
         ready_for_any_size(self.model)

@@ -141,7 +141,7 @@ class LiteRTNetwork:
             raise ModelError(f"{file}: no such file; expected a LiteRT model, as tools/export.py writes it")
         self.description = read_description(file.read_bytes(), file)  # LiteRT may crash on a damaged file
         self.size_px = self.description.size_px
-        self.landmarks, self.whole_px = self.description.anchors.landmarks, self.description.anchors.whole_px
+        self.anchors = self.description.anchors
         self._model = LiteRTModel(file, threads or 1)
 
     def __call__(self, image_rgb: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
@@ -153,8 +153,8 @@ class LiteRTNetwork:
 
     def candidates(self, images_rgb: NDArray[np.uint8], score_threshold: float) -> list[tuple[FloatArray, FloatArray]]:
         """Of each image decoded boxes [n, 4 + 2 landmarks] and scores [n] before NMS, best first, at most 5000."""
-        anchors, size = self.description.anchors, images_rgb.shape[1:3]
-        return [from_scores(*self(image[None]), anchors, size, score_threshold) for image in images_rgb]
+        size = images_rgb.shape[1:3]
+        return [from_scores(*self(image[None]), self.anchors, size, score_threshold) for image in images_rgb]
 
 
 class LiteRTModel:

@@ -88,8 +88,8 @@ class OnnxNetwork:
         content = file.read_bytes()
         self.description = read_description(content, file)
         self.size_px = self.description.size_px
-        self.landmarks, self.whole_px = self.description.anchors.landmarks, self.description.anchors.whole_px
-        self._outputs = output_names(self.description.anchors)
+        self.anchors = self.description.anchors
+        self._outputs = output_names(self.anchors)
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3  # errors; the others repeat what cannot be changed
@@ -111,9 +111,9 @@ class OnnxNetwork:
         """Of each image decoded boxes [n, 4 + 2 landmarks] and scores [n] before NMS, best first, at most 5000."""
         images = images_rgb.astype(np.float32)
         found = [self(images)] if self.size_px is None else [self(image[None]) for image in images]
-        anchors, size = self.description.anchors, images.shape[1:3]
+        size = images.shape[1:3]
         return [
-            from_scores(*one, anchors, size, score_threshold)
+            from_scores(*one, self.anchors, size, score_threshold)
             for offsets, scores in found
             for one in zip(offsets, scores, strict=True)
         ]

@@ -238,9 +238,8 @@ class FrozenGraph:
             )
         require_harmless(file, graph_def)
         self.description = read_description(content, file)
-        anchors = self.description.anchors
-        self.landmarks, self.whole_px = anchors.landmarks, anchors.whole_px
-        self._outputs, candidates = ends_of(anchors)
+        self.anchors = self.description.anchors
+        self._outputs, candidates = ends_of(self.anchors)
         try:
             self.settings = DetectionSettings(**json.loads(nodes[SETTINGS].attr["value"].tensor.string_val[0]))
             whole = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])
@@ -265,7 +264,7 @@ class FrozenGraph:
         for boxes, scores, *points in zip(*found, strict=True):
             passing = scores >= score_threshold
             parts = [boxes[passing][:, [1, 0, 3, 2]]]
-            parts += [values[passing][..., ::-1].reshape(-1, 2 * self.landmarks) for values in points]
+            parts += [values[passing][..., ::-1].reshape(-1, 2 * self.anchors.landmarks) for values in points]
             candidates.append((np.concatenate(parts, axis=1), scores[passing]))
         return candidates
 
