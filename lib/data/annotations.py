@@ -71,11 +71,12 @@ def read_annotations(
     records, dropped, first_dropped = list[Record](), 0, ""
     for name, number, boxes in _parse(file):
         array, positive = _corners(boxes)
-        invalid = np.asarray([box.invalid for box in boxes], np.bool_)[positive]
+        invalid = np.asarray(boxes.invalid, np.bool_)
         if not positive.all():
             dropped += int((~positive).sum())
-            first_dropped = first_dropped or f"{file}:{boxes[int(np.argmin(positive))].line}"
-        records.append(Record(name, root / name, array[positive], f"{file}:{number}", invalid))
+            first_dropped = first_dropped or f"{file}:{boxes.lines[int(np.argmin(positive))]}"
+            array, invalid = array[positive], invalid[positive]
+        records.append(Record(name, root / name, array, f"{file}:{number}", invalid))
     _check_units(file, records, dropped)
     if dropped:
         logger.warning("%s: %d boxes of zero or negative size dropped, the first at %s", file, dropped, first_dropped)
@@ -123,10 +124,10 @@ def convert_split(root: str | os.PathLike[str], split: str, output: str | os.Pat
         if "|" in name:
             raise DataError(f"{file}:{number}: {name!r} has a | in it, which ends the path in the other format; rename")
         array, positive = _corners(boxes)
-        kept = [box.corners for box, sound in zip(boxes, positive.tolist(), strict=True) if sound]
+        kept = boxes.corners[positive].tolist()
         lines.append(" ".join([f"{name}|", *(",".join([*map(_shortest, corners), "1"]) for corners in kept)]))
         records.append(Record(name, images / name, array[positive], f"{file}:{number}"))
-        faces, dropped = faces + len(kept), dropped + len(boxes) - len(kept)
+        faces, dropped = faces + len(kept), dropped + len(positive) - len(kept)
         faceless += not kept
     _check_images(file, records)
     write_text(output, "\n".join(lines) + "\n")
@@ -138,13 +139,13 @@ def _shortest(value: float) -> str:
     return str(int(value)) if value.is_integer() else repr(value)
 
 
-class _Box(NamedTuple):
-    line: int
-    corners: list[float]
-    invalid: bool
+class _Boxes(NamedTuple):
+    corners: FloatArray  # float64 [n, 4] xyxy, as they are written
+    lines: list[int]
+    invalid: list[bool]
 
 
-_Parsed = tuple[str, int, list[_Box]]  # an image: its name, its line, its boxes
+_Parsed = tuple[str, int, _Boxes]  # an image: its name, its line, its boxes
 
 
 def _parse(file: Path) -> Iterator[_Parsed]:
@@ -154,7 +155,7 @@ def _parse(file: Path) -> Iterator[_Parsed]:
         raise DataError(f"{file}: no such annotation file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: cannot be read as text ({error})") from error
-    numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
+    numbered = [(number, text) for number, line in enumerate(lines, start=1) if (text := line.strip())]
     if not numbered:
         raise DataError(f"{file}: empty; {_EXPECTED}")
     announced = len(numbered) > 1 and numbered[1][1].isdecimal()
@@ -199,9 +200,9 @@ def _shown(text: str) -> str:
     return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
 
 
-def _corners(boxes: list[_Box]) -> tuple[FloatArray, BoolArray]:
+def _corners(boxes: _Boxes) -> tuple[FloatArray, BoolArray]:
     """float32 [n, 4] xyxy, and [n] whether width and height are positive."""
-    corners = np.asarray([box.corners for box in boxes], np.float32).reshape(-1, 4)
+    corners = boxes.corners.astype(np.float32)
     return corners, np.all(corners[:, 2:] > corners[:, :2], axis=1)
 
 
@@ -221,16 +222,20 @@ def _parse_official(file: Path, numbered: list[tuple[int, str]]) -> Iterator[_Pa
             raise DataError(
                 f"{file}:{count_line}: {_shown(name)} announces {count} faces, but the file ends after {len(rows)}"
             )
-        boxes, place, expected = [], str(file), f"a face of {_shown(name)} as `x y w h ...`"
-        for number, row in rows:
-            parts = row.split()
-            x, y, w, h = _numbers(f"{place}:{number}", parts, expected, row)[:4]
-            invalid = parts[_INVALID_COLUMN : _INVALID_COLUMN + 1] == ["1"]
-            boxes.append(_Box(number, [x, y, x + w, y + h], invalid))
+        split = [row.split() for _, row in rows]
+        table = _table(split)
+        if table is None:
+            expected = f"a face of {_shown(name)} as `x y w h ...`"
+            pairs = zip(rows, split, strict=True)
+            found = [_numbers(f"{file}:{number}", parts, expected, row)[:4] for (number, row), parts in pairs]
+            table = np.asarray(found, np.float64).reshape(-1, 4)
+        corners = table[:, :4]
+        corners[:, 2:] += corners[:, :2]
+        invalid = [parts[_INVALID_COLUMN : _INVALID_COLUMN + 1] == ["1"] for parts in split]
         position += count
         if count == 0 and position < len(numbered) and _is_zero_row(numbered[position][1]):
             position += 1
-        yield name, name_line, boxes
+        yield name, name_line, _Boxes(corners, [number for number, _ in rows], invalid)
 
 
 def _parse_lines(file: Path, numbered: list[tuple[int, str]]) -> Iterator[_Parsed]:
@@ -238,15 +243,30 @@ def _parse_lines(file: Path, numbered: list[tuple[int, str]]) -> Iterator[_Parse
         name, bar, rest = line.partition("|")
         if not bar or not name.strip():
             raise DataError(f"{file}:{number}: expected `path| x1,y1,x2,y2,1 ...`, got {_shown(line)}")
-        where = f"{file}:{number}"
-        expected = f"boxes of {_shown(name.strip())} as `x1,y1,x2,y2,1`"
-        boxes = []
-        for group in rest.split():
-            *corners, label = _numbers(where, group.split(","), expected, group)
-            if len(corners) != 4 or label != 1:
-                raise DataError(f"{where}: expected {expected}, the fifth number 1, got {_shown(group)}; cut short?")
-            boxes.append(_Box(number, corners, False))
-        yield name.strip(), number, boxes
+        groups = rest.split()
+        split = [group.split(",") for group in groups]
+        table = _table(split)
+        if table is None or table.shape[1] != 5 or (table[:, 4] != 1).any():
+            where, expected = f"{file}:{number}", f"boxes of {_shown(name.strip())} as `x1,y1,x2,y2,1`"
+            for group, parts in zip(groups, split, strict=True):
+                values = _numbers(where, parts, expected, group)
+                if len(values) != 5 or values[4] != 1:
+                    raise DataError(
+                        f"{where}: expected {expected}, the fifth number 1, got {_shown(group)}; cut short?"
+                    )
+            table = np.zeros((0, 4))
+        yield name.strip(), number, _Boxes(table[:, :4], [number] * len(table), [False] * len(table))
+
+
+def _table(rows: list[list[str]]) -> FloatArray | None:
+    """All rows' numbers, judged at once; None where there are none, or one has to be looked at by itself."""
+    width = len(rows[0]) if rows else 0
+    if width < 4 or any(len(row) != width for row in rows):
+        return None
+    try:
+        return np.asarray(plain_numbers([part for row in rows for part in row])).reshape(-1, width)
+    except ValueError:
+        return None
 
 
 def _numbers(where: str, parts: list[str], expected: str, row: str) -> list[float]:
