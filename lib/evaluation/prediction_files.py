@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lib.arrays import FloatArray, IntArray
 from lib.data.numbers import LIMIT, is_plain
 from lib.errors import DataError
-from lib.evaluation.shards import missing_shards
+from lib.evaluation.shards import Shard, missing_shards, missing_shards_in
 from lib.limits import limit, raising
 
 logger = logging.getLogger(__name__)
@@ -70,20 +70,20 @@ def read_predictions(
     """
     rows: list[FloatArray] = []
     present = np.zeros(len(names), np.bool_)
-    with _opened(Path(source), names) as read:
+    with _opened(Path(source), names) as (read, missing):
         for index, name in enumerate(names):
             text = read(f"{name}.txt")
             if text is not None:
                 present[index] = True
                 rows.append(parse_predictions(text, f"{source}/{name}.txt"))
-    if not present.all():
-        _require_all_shards(source, names, present)
+        if not present.all():
+            _require_all_shards(source, missing(), names, present)
     if not present.any():
         raise DataError(_nothing_found(Path(source), names))
     if not present.all() and not only_predicted:
-        missing = names[int(np.argmin(present))]
+        first = names[int(np.argmin(present))]
         raise DataError(
-            f"{source}: no prediction file {missing}.txt ({int((~present).sum())} of {len(names)} images have none); "
+            f"{source}: no prediction file {first}.txt ({int((~present).sum())} of {len(names)} images have none); "
             "run the detector on all images, or score only the predicted ones with --only_predicted"
         )
     starts = np.concatenate([[0], np.cumsum([len(boxes) for boxes in rows])]).astype(np.int64)
@@ -102,9 +102,11 @@ def read_predictions(
     return Predictions(np.column_stack([x, y, x + w, y + h]), scores.copy(), starts), present
 
 
-def _require_all_shards(source: str | os.PathLike[str], names: Sequence[str], present: NDArray[np.bool_]) -> None:
-    """Raises DataError where a folder that was to be made in shards lacks some."""
-    if missing := missing_shards(source):
+def _require_all_shards(
+    source: str | os.PathLike[str], missing: Sequence[Shard], names: Sequence[str], present: NDArray[np.bool_]
+) -> None:
+    """Raises DataError where a result that was to be made in shards lacks some."""
+    if missing:
         raise DataError(
             f"{source}: shard {', '.join(map(str, missing))} is missing, or has not come to its end "
             f"({int((~present).sum())} of {len(names)} images have no prediction file); run tools/wider.py with "
@@ -176,12 +178,14 @@ def _malformed(origin: str, count: int, lines: list[bytes]) -> DataError:
 
 # Gives the content of a file by its path relative to the result folder; None where there is none.
 Reader = Callable[[str], bytes | None]
+# Which shards are still to come.
+Missing = Callable[[], list[Shard]]
 
 
 @contextmanager
-def _opened(source: Path, names: Sequence[str]) -> Iterator[Reader]:
+def _opened(source: Path, names: Sequence[str]) -> Iterator[tuple[Reader, Missing]]:
     if source.is_dir():
-        yield _folder_reader(source)
+        yield _folder_reader(source), lambda: missing_shards(source)
     elif source.is_file() and zipfile.is_zipfile(source):
         try:
             archive = zipfile.ZipFile(source)
@@ -208,7 +212,7 @@ def _folder_reader(folder: Path) -> Reader:
     return read
 
 
-def _zip_reader(source: Path, archive: zipfile.ZipFile, names: Sequence[str]) -> Reader:
+def _zip_reader(source: Path, archive: zipfile.ZipFile, names: Sequence[str]) -> tuple[Reader, Missing]:
     entries: dict[str, zipfile.ZipInfo] = {}  # some programs for Windows write \\ between folders
     for entry in archive.infolist():
         if entries.setdefault(entry.filename.replace("\\", "/"), entry) is not entry:
@@ -220,10 +224,10 @@ def _zip_reader(source: Path, archive: zipfile.ZipFile, names: Sequence[str]) ->
         first, second = (prefix or "its top" for prefix in prefixes[:2])
         raise DataError(f"{source}: holds several results, in {first} and {second}; pack each on its own")
 
-    most = limit("max_prediction_bytes")
+    top, most = prefixes[0] if prefixes else "", limit("max_prediction_bytes")
 
     def read(relative: str) -> bytes | None:
-        name = f"{prefixes[0] if prefixes else ''}{relative}"
+        name = f"{top}{relative}"
         if name not in entries:
             return None
         if entries[name].file_size > most:
@@ -236,7 +240,11 @@ def _zip_reader(source: Path, archive: zipfile.ZipFile, names: Sequence[str]) ->
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError, zlib.error) as error:
             raise DataError(f"{source}: {name} cannot be unpacked ({error})") from error
 
-    return read
+    def missing() -> list[Shard]:
+        beside = [name.removeprefix(top) for name in entries if name.startswith(f"{top}shard_")]
+        return missing_shards_in({name: read(name) or b"" for name in beside}, source)
+
+    return read, missing
 
 
 def _tails(entry: str) -> Iterator[str]:

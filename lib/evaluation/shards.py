@@ -5,18 +5,19 @@ shards predicts what is left and removes these files; then the folder is the sam
 """
 
 import hashlib
+import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from lib.errors import ConfigError, DataError
-from lib.files import read_own, write_json
+from lib.files import read_own, typed, write_json
 
 Item = TypeVar("Item")
-_NAME = re.compile(r"shard_(\d+)_of_(\d+)\.json")
+_NAME = re.compile(r"shard_(\d{1,6})_of_(\d{1,6})\.json")
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,34 @@ class Shard:
 
 def missing_shards(folder: str | os.PathLike[str]) -> list[Shard]:
     """The shards that a result folder was to have and that are not done; [] where all are, or there are none."""
-    records = _records(folder)
+    return _not_done(_records(folder))
+
+
+def missing_shards_in(entries: Mapping[str, bytes], source: str | os.PathLike[str]) -> list[Shard]:
+    """The same of a folder that was packed.
+
+    Args:
+        entries: content of the packed files by their names in the folder; others than shards' are left alone.
+        source: the archive, for messages.
+
+    Raises:
+        DataError: a shard's file is not as it was written.
+
+    """
+    records = {}
+    for name, content in entries.items():
+        if shard := _named(name):
+            try:
+                records[shard] = typed(_Record, json.loads(content))
+            except (ValueError, RecursionError) as problem:
+                raise DataError(
+                    f"{source}: {name} is not as it was written ({str(problem)[:200]}); predict shard {shard} again, "
+                    "and pack the folder then"
+                ) from problem
+    return _not_done(records)
+
+
+def _not_done(records: Mapping[Shard, _Record]) -> list[Shard]:
     counts = {shard.count for shard in records}
     every = [Shard(number + 1, count) for count in sorted(counts) for number in range(count)]
     return [shard for shard in every if shard not in records or not records[shard].done]
@@ -103,10 +131,15 @@ def missing_shards(folder: str | os.PathLike[str]) -> list[Shard]:
 def _records(folder: str | os.PathLike[str]) -> dict[Shard, _Record]:
     records = {}
     for file in Path(folder).glob("shard_*_of_*.json"):
-        if (found := _NAME.fullmatch(file.name)) and file.is_file():
-            remedy = "remove it, and predict this shard again"
-            records[Shard(int(found[1]), int(found[2]))] = read_own(file, _Record, DataError, remedy)
+        if (shard := _named(file.name)) and file.is_file():
+            records[shard] = read_own(file, _Record, DataError, "remove it, and predict this shard again")
     return records
+
+
+def _named(name: str) -> Shard | None:
+    """The shard that a file of this name is about; None: it is no such file."""
+    found = _NAME.fullmatch(name)
+    return Shard(int(found[1]), int(found[2])) if found else None
 
 
 def _digest(names: Sequence[str]) -> str:

@@ -1,3 +1,4 @@
+import json
 import zipfile
 from pathlib import Path
 
@@ -112,6 +113,25 @@ def test_a_wrong_path_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "no.zip").write_text("text")
     with pytest.raises(DataError, match=r"no\.zip: no such folder of prediction files, nor a \.zip"):
         read_predictions(tmp_path / "no.zip", NAMES)
+
+
+@pytest.mark.parametrize("prefix", ["", "result/"])
+def test_a_zip_of_an_unfinished_folder_names_the_shard(tmp_path: Path, prefix: str) -> None:
+    def packed(records: dict[str, str]) -> Path:
+        with zipfile.ZipFile(tmp_path / "r.zip", "w") as archive:
+            archive.writestr(f"{prefix}{NAMES[0]}.txt", "a\n1\n1 2 30 40 0.5\n")
+            for name, text in records.items():
+                archive.writestr(f"{prefix}{name}", text)
+        return tmp_path / "r.zip"
+
+    done, begun = (json.dumps({"done": flag, "images": "x"}) for flag in (True, False))
+    for second in ({}, {"shard_2_of_2.json": begun}):
+        with pytest.raises(DataError, match=r"r\.zip: shard 2/2 is missing, or has not come to its end .*--shard 2/2"):
+            read_predictions(packed({"shard_1_of_2.json": done, **second}), NAMES, only_predicted=True)
+    with pytest.raises(DataError, match=r"r\.zip: shard_2_of_2\.json is not as it was written .* predict shard 2/2"):
+        read_predictions(packed({"shard_2_of_2.json": "{"}), NAMES, only_predicted=True)
+    whole = {"shard_1_of_2.json": done, "shard_2_of_2.json": done, "shards.txt": "?"}
+    assert read_predictions(packed(whole), NAMES, only_predicted=True)[1].sum() == 1
 
 
 def test_a_damaged_zip_names_the_entry(tmp_path: Path) -> None:
