@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from lib.data.scenes import SampleSet
 from lib.errors import ConfigError, TrainingError
+from lib.models import load
 from lib.training import processes
 from lib.training.processes import Processes, join, meet, others_there, present, share_of
 from tests.shared import ROOT
@@ -35,7 +37,7 @@ annotations, images, out = sys.argv[1:]
 config = Config()
 config.DATA.hin = config.DATA.win = 64
 config.TRAIN.batch_size, config.TRAIN.process_num, config.TRAIN.ema = 4, 1, 0.9
-records = read_annotations(annotations, images)[:23]  # five batches of 4, and 3 images more to validate on
+records = (read_annotations(annotations, images) * 2)[:23]  # five batches of 4, and 3 images more to validate on
 with scope(1):
     trainer = make_trainer(small_detector(), config)
 losses = []
@@ -51,6 +53,28 @@ if present().first:
     np.savez(f"{out}.npz", *trainer.model.get_weights())
     with open(f"{out}.json", "w") as file:
         json.dump(losses, file)
+"""
+
+# A run of six epochs, as pruned_train.py makes it, of a detector that is small.
+RUN = """
+import sys
+import lib.runs.wiring
+from lib.config import Config
+from lib.console import friendly_errors
+from lib.runs.job import run
+from tests.detectors import small_detector
+
+annotations, images, folder = sys.argv[1:]
+lib.runs.wiring.build = lambda *_, **__: small_detector()
+config = Config()
+config.DATA.train_txt_path, config.DATA.train_image_dir = annotations, images
+config.DATA.val_txt_path, config.DATA.val_image_dir = annotations, images
+config.DATA.hin = config.DATA.win = config.COST.hin = config.COST.win = 64
+config.TRAIN.batch_size, config.TRAIN.process_num, config.TRAIN.ema = 4, 1, 0.9
+config.TRAIN.distribution, config.TRAIN.stages, config.PRETRAIN.epoch = "data_parallel", ("pretrain",), 6
+config.MODEL.model_path = folder
+with friendly_errors():
+    run(config, verbose=0)
 """
 
 
@@ -93,18 +117,53 @@ def finish(running: list[subprocess.Popen[str]], seconds: float = 240) -> list[s
     return texts
 
 
+@pytest.fixture(scope="module")
+def alone(samples: SampleSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process gets in 30 steps: `.json` and `.npz`."""
+    out = tmp_path_factory.mktemp("alone") / "1"
+    finish(start(1, ["-c", THIRTY_STEPS, str(samples.train_annotations), str(samples.train_images), str(out)]))
+    return out
+
+
 @pytest.mark.slow
-def test_two_processes_train_as_one_does(samples: SampleSet, tmp_path: Path) -> None:
-    images = [str(samples.train_annotations), str(samples.train_images)]
-    for number in (1, 2):
-        finish(start(number, ["-c", THIRTY_STEPS, *images, str(tmp_path / str(number))]))
-    one, several = (json.loads((tmp_path / f"{number}.json").read_text()) for number in (1, 2))
+@pytest.mark.parametrize("count", [2, 4])
+def test_several_processes_train_as_one_does(count: int, alone: Path, samples: SampleSet, tmp_path: Path) -> None:
+    out = tmp_path / "several"
+    finish(start(count, ["-c", THIRTY_STEPS, str(samples.train_annotations), str(samples.train_images), str(out)]))
+    one, several = (json.loads(path.with_suffix(".json").read_text()) for path in (alone, out))
     assert len(one) == 31
     for mine, theirs in zip(one, several, strict=True):
         assert mine == pytest.approx(theirs, rel=1e-4)
-    with np.load(tmp_path / "1.npz") as mine, np.load(tmp_path / "2.npz") as theirs:
+    with np.load(alone.with_suffix(".npz")) as mine, np.load(out.with_suffix(".npz")) as theirs:
         for name in mine:
             np.testing.assert_allclose(mine[name], theirs[name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_whose_second_process_was_killed_ends_as_if_it_had_not_been(samples: SampleSet, tmp_path: Path) -> None:
+    def command(name: str) -> list[str]:
+        return ["-c", RUN, str(samples.train_annotations), str(samples.train_images), str(tmp_path / name)]
+
+    finish(start(2, command("whole")))
+    first, second = start(2, command("killed"))
+    try:
+        for _ in range(1200):
+            if (tmp_path / "killed" / "epoch_2.keras").exists() or first.poll() is not None:
+                break
+            time.sleep(0.1)
+        second.kill()
+        said = first.communicate(timeout=60)[0]
+    finally:
+        first.kill()
+        second.kill()
+    second.communicate()
+    assert first.returncode != 0
+    assert "another process of this training has ended" in said or "JAX distributed service detected fatal" in said
+    assert not (tmp_path / "killed" / "optimized" / "pretrain.keras").exists()  # it was killed before its end
+    finish(start(2, command("killed")))
+    ours, theirs = (load(tmp_path / name / "optimized" / "pretrain.keras") for name in ("whole", "killed"))
+    for mine, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-7)
 
 
 def test_one_process_is_alone() -> None:
