@@ -248,13 +248,15 @@ def _parse_lines(file: Path, numbered: list[tuple[int, str]]) -> Iterator[_Parse
         table = _table(split)
         if table is None or table.shape[1] != 5 or (table[:, 4] != 1).any():
             where, expected = f"{file}:{number}", f"boxes of {_shown(name.strip())} as `x1,y1,x2,y2,1`"
+            found = []
             for group, parts in zip(groups, split, strict=True):
                 values = _numbers(where, parts, expected, group)
                 if len(values) != 5 or values[4] != 1:
                     raise DataError(
                         f"{where}: expected {expected}, the fifth number 1, got {_shown(group)}; cut short?"
                     )
-            table = np.zeros((0, 4))
+                found.append(values)
+            table = np.asarray(found, np.float64).reshape(-1, 5)
         yield name.strip(), number, _Boxes(table[:, :4], [number] * len(table), [False] * len(table))
 
 

@@ -241,8 +241,8 @@ def _zip_reader(source: Path, archive: zipfile.ZipFile, names: Sequence[str]) ->
             raise DataError(f"{source}: {name} cannot be unpacked ({error})") from error
 
     def missing() -> list[Shard]:
-        beside = [name.removeprefix(top) for name in entries if name.startswith(f"{top}shard_")]
-        return missing_shards_in({name: read(name) or b"" for name in beside}, source)
+        within = (name.removeprefix(top) for name in entries if name.startswith(top))
+        return missing_shards_in(within, read, source)
 
     return read, missing
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -98,11 +98,14 @@ def missing_shards(folder: str | os.PathLike[str]) -> list[Shard]:
     return _not_done(_records(folder))
 
 
-def missing_shards_in(entries: Mapping[str, bytes], source: str | os.PathLike[str]) -> list[Shard]:
+def missing_shards_in(
+    names: Iterable[str], read: Callable[[str], bytes | None], source: str | os.PathLike[str]
+) -> list[Shard]:
     """The same of a folder that was packed.
 
     Args:
-        entries: content of the packed files by their names in the folder; others than shards' are left alone.
+        names: of the packed files, in the folder; others than shards' are left alone.
+        read: gives a file's content.
         source: the archive, for messages.
 
     Raises:
@@ -110,10 +113,10 @@ def missing_shards_in(entries: Mapping[str, bytes], source: str | os.PathLike[st
 
     """
     records = {}
-    for name, content in entries.items():
+    for name in names:
         if shard := _named(name):
             try:
-                records[shard] = typed(_Record, json.loads(content))
+                records[shard] = typed(_Record, json.loads(read(name) or b""))
             except (ValueError, RecursionError) as problem:
                 raise DataError(
                     f"{source}: {name} is not as it was written ({str(problem)[:200]}); predict shard {shard} again, "

@@ -107,6 +107,11 @@ def start(count: int, arguments: list[str]) -> list[subprocess.Popen[str]]:
     ]
 
 
+def command(script: str, samples: SampleSet, out: Path) -> list[str]:
+    """Arguments of Python that run a script on the sample set."""
+    return ["-c", script, str(samples.train_annotations), str(samples.train_images), str(out)]
+
+
 def finish(running: list[subprocess.Popen[str]], seconds: float = 240) -> list[str]:
     try:
         texts = [process.communicate(timeout=seconds)[0] for process in running]
@@ -121,7 +126,7 @@ def finish(running: list[subprocess.Popen[str]], seconds: float = 240) -> list[s
 def alone(samples: SampleSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process gets in 30 steps: `.json` and `.npz`."""
     out = tmp_path_factory.mktemp("alone") / "1"
-    finish(start(1, ["-c", THIRTY_STEPS, str(samples.train_annotations), str(samples.train_images), str(out)]))
+    finish(start(1, command(THIRTY_STEPS, samples, out)))
     return out
 
 
@@ -129,7 +134,7 @@ def alone(samples: SampleSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("count", [2, 4])
 def test_several_processes_train_as_one_does(count: int, alone: Path, samples: SampleSet, tmp_path: Path) -> None:
     out = tmp_path / "several"
-    finish(start(count, ["-c", THIRTY_STEPS, str(samples.train_annotations), str(samples.train_images), str(out)]))
+    finish(start(count, command(THIRTY_STEPS, samples, out)))
     one, several = (json.loads(path.with_suffix(".json").read_text()) for path in (alone, out))
     assert len(one) == 31
     for mine, theirs in zip(one, several, strict=True):
@@ -141,14 +146,12 @@ def test_several_processes_train_as_one_does(count: int, alone: Path, samples: S
 
 @pytest.mark.slow
 def test_a_run_whose_second_process_was_killed_ends_as_if_it_had_not_been(samples: SampleSet, tmp_path: Path) -> None:
-    def command(name: str) -> list[str]:
-        return ["-c", RUN, str(samples.train_annotations), str(samples.train_images), str(tmp_path / name)]
-
-    finish(start(2, command("whole")))
-    first, second = start(2, command("killed"))
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finish(start(2, command(RUN, samples, whole)))
+    first, second = start(2, command(RUN, samples, killed))
     try:
         for _ in range(1200):
-            if (tmp_path / "killed" / "epoch_2.keras").exists() or first.poll() is not None:
+            if (killed / "epoch_2.keras").exists() or first.poll() is not None:
                 break
             time.sleep(0.1)
         second.kill()
@@ -159,9 +162,9 @@ def test_a_run_whose_second_process_was_killed_ends_as_if_it_had_not_been(sample
     second.communicate()
     assert first.returncode != 0
     assert "another process of this training has ended" in said or "JAX distributed service detected fatal" in said
-    assert not (tmp_path / "killed" / "optimized" / "pretrain.keras").exists()  # it was killed before its end
-    finish(start(2, command("killed")))
-    ours, theirs = (load(tmp_path / name / "optimized" / "pretrain.keras") for name in ("whole", "killed"))
+    assert not (killed / "optimized" / "pretrain.keras").exists()  # it was killed before its end
+    finish(start(2, command(RUN, samples, killed)))
+    ours, theirs = (load(folder / "optimized" / "pretrain.keras") for folder in (whole, killed))
     for mine, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-7)
 
