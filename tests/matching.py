@@ -6,9 +6,14 @@ from lib.arrays import FloatArray
 from lib.geometry.boxes import iou_matrix
 
 
+def without_twin(found: FloatArray, among: FloatArray, iou: float = 0.99, score: float = 1e-3) -> list[FloatArray]:
+    """Rows (x1, y1, x2, y2, score) of the first that have no partner in the other (IoU, score difference)."""
+    found, among = found.astype(np.float64), among.astype(np.float64)
+    same = iou_matrix(found[:, :4], among[:, :4]) >= iou
+    same &= np.abs(found[:, None, 4] - among[None, :, 4]) <= score
+    return list(found[~same.any(axis=1)])
+
+
 def unmatched(found: FloatArray, expected: FloatArray, iou: float = 0.99, score: float = 1e-3) -> list[FloatArray]:
-    """Rows (x1, y1, x2, y2, score) of either without a partner in the other (IoU, score difference)."""
-    found, expected = found.astype(np.float64), expected.astype(np.float64)
-    same = iou_matrix(found[:, :4], expected[:, :4]) >= iou
-    same &= np.abs(found[:, None, 4] - expected[None, :, 4]) <= score
-    return [*found[~same.any(axis=1)], *expected[~same.any(axis=0)]]
+    """Rows of either without a partner in the other."""
+    return without_twin(found, expected, iou, score) + without_twin(expected, found, iou, score)

@@ -18,7 +18,7 @@ from lib.errors import ConfigError, ModelError
 from lib.geometry.boxes import iou_matrix
 from lib.models.yunet import yunet
 from tests.detectors import golden_images, published_detector, small_detector
-from tests.matching import unmatched
+from tests.matching import unmatched, without_twin
 from tests.networks import lively
 
 SIZE = (96, 128)
@@ -159,14 +159,27 @@ def test_threads_are_for_litert_and_onnx(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_published_weights_find_the_same_in_every_format(tmp_path: Path) -> None:
+    """What goes into the suppression is the same everywhere, and so is what comes out of it.
+
+    The latter above 0.15: these weights score hundreds of windows of background 0.09 to 0.10, and which of two that
+    overlap goes first hangs there on the sixth digit, which differs from processor to processor.
+    """
     images: list[NDArray[np.uint8]] = [fit(read_rgb(path), (480, 640))[0] for path in golden_images()]
     write_all(published_detector("eresfd/eresfd_16.pth"), tmp_path, (480, 640))
     original = FaceDetector(tmp_path / "detector.keras")
     for name in NAMES[1:]:
-        detector = FaceDetector(tmp_path / name)
-        # These weights score hundreds of windows of background 0.09 to 0.10, where NMS hangs on the sixth digit.
-        threshold, fewest = (0.15, 3) if name == "half.tflite" else (0.05, 50)
+        detector, error = FaceDetector(tmp_path / name), SCORE_ERROR.get(name, 1e-3)
         for image in images:
-            expected = original(image, threshold)
-            assert len(expected) >= fewest
-            assert unmatched(detector(image, threshold), expected, score=SCORE_ERROR.get(name, 1e-3)) == [], name
+            expected, found = (_candidates(each, image, 0.1 - error) for each in (original, detector))
+            sure, found_sure = (rows[rows[:, 4] >= 0.1] for rows in (expected, found))  # each has its twin in the other
+            assert len(sure) >= 50
+            assert without_twin(sure, found, score=error) == [], name
+            assert without_twin(found_sure, expected, score=error) == [], name
+            faces = original(image, 0.15)
+            assert len(faces) >= 3
+            assert unmatched(detector(image, 0.15), faces, score=error) == [], name
+
+
+def _candidates(detector: FaceDetector, image: NDArray[np.uint8], threshold: float) -> NDArray[np.float32]:
+    boxes, scores = detector.candidates(image, threshold)
+    return np.column_stack([boxes, scores]).astype(np.float32)
