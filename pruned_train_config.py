@@ -23,7 +23,9 @@ config.TRAIN.seed = 0  # of everything random: weights, sample set, shuffling, a
 
 # --- data --------------------------------------------------------------------------------------------------------
 config.DATA.root_path = ""  # what the four paths below are relative to; empty: the working directory
-config.DATA.train_txt_path = ""  # annotations, *_bbx_gt.txt or `path| x1,y1,x2,y2,1 ...`; empty: built-in sample set
+# Annotations: *_bbx_gt.txt, RetinaFace's label.txt, which has landmarks, or `path| x1,y1,x2,y2,1 ...`; empty: built-in
+# sample set.
+config.DATA.train_txt_path = ""
 config.DATA.val_txt_path = ""
 config.DATA.train_image_dir = ""  # folder that the image paths in train_txt_path are relative to
 config.DATA.val_image_dir = ""

@@ -22,6 +22,7 @@ INTERPOLATIONS = (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA, cv2.INTER_N
 # SSD's constraints on a crop: the IoU that some face must have with it; 0: none, None: no crop at all.
 _CROP_IOUS = (None, 0.1, 0.3, 0.5, 0.7, 0.9, 0.0)
 _CROP_TRIES = 50
+_MIRRORED = [1, 0, 2, 4, 3]  # where each landmark of a mirrored face comes from
 
 
 def _no_boxes() -> FloatArray:
@@ -35,12 +36,14 @@ class Sample:
     Attributes:
         boxes_xyxy_px: the faces.
         ignored_xyxy_px: what is neither face nor background.
+        landmarks_px: float32 [n, 5, 2], those of the faces, see `lib.data.annotations.Record`; None: none are known.
 
     """
 
     image: Image
     boxes_xyxy_px: FloatArray
     ignored_xyxy_px: FloatArray = field(default_factory=_no_boxes)
+    landmarks_px: FloatArray | None = None
 
 
 def square_window(sample: Sample, aspect: float, min_scale: float, rng: np.random.Generator) -> FloatArray:
@@ -121,7 +124,7 @@ def cut_out(
 ) -> Sample:
     """The window scaled to `height_px` x `width_px`, mean-coloured outside the image.
 
-    Faces stay if their centre is in the window and in the image, and are cut to both.
+    Faces stay if their centre is in the window and in the image, and are cut to both; their landmarks are not.
 
     Args:
         window_xyxy_px: it must overlap the image, and may reach beyond it.
@@ -153,26 +156,32 @@ def cut_out(
         image[:] = MEAN_RGB
         image[place[1] : place[1] + part.shape[0], place[0] : place[0] + part.shape[1]] = part
     low, high = np.tile(place, 2), np.tile(np.minimum(place + scaled_size, out_size), 2)
-    factor = np.tile(scaled_size / (last - first), 2)
+    factor = scaled_size / (last - first)
 
-    def moved(boxes: FloatArray) -> FloatArray:
-        return ((boxes - np.tile(first, 2)) * factor + low).astype(np.float32)
+    def moved(points: FloatArray) -> FloatArray:
+        pairs = points.reshape(-1, 2)
+        return ((pairs - first) * factor + place).astype(np.float32).reshape(points.shape)
 
     boxes, ignored = moved(sample.boxes_xyxy_px), np.clip(moved(sample.ignored_xyxy_px), low, high)
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     inside = np.all((centres >= low[:2]) & (centres < high[:2]), axis=1)
-    return Sample(image, np.clip(boxes[inside], low, high).astype(np.float32), ignored[area(ignored) > 0])
+    landmarks = None if sample.landmarks_px is None else moved(sample.landmarks_px[inside])
+    kept = np.clip(boxes[inside], low, high).astype(np.float32)
+    return Sample(image, kept, ignored[area(ignored) > 0], landmarks)
 
 
 def mirror(sample: Sample) -> Sample:
-    """Left and right exchanged; its own inverse."""
+    """Left and right exchanged, of eyes and corners of the mouth too; its own inverse."""
     width = sample.image.shape[1]
 
     def mirrored(boxes: FloatArray) -> FloatArray:
         return boxes[:, [2, 1, 0, 3]] * np.array([-1, 1, -1, 1], np.float32) + np.array([width, 0] * 2, np.float32)
 
     image = np.asarray(cv2.flip(sample.image, 1), np.uint8)
-    return Sample(image, mirrored(sample.boxes_xyxy_px), mirrored(sample.ignored_xyxy_px))
+    landmarks = sample.landmarks_px
+    if landmarks is not None:
+        landmarks = landmarks[:, _MIRRORED] * np.array([-1, 1], np.float32) + np.array([width, 0], np.float32)
+    return Sample(image, mirrored(sample.boxes_xyxy_px), mirrored(sample.ignored_xyxy_px), landmarks)
 
 
 def keep_targets(sample: Sample, cover_px: float) -> Sample:
@@ -183,17 +192,19 @@ def keep_targets(sample: Sample, cover_px: float) -> Sample:
     """
     areas = area(sample.boxes_xyxy_px)
     small = areas < cover_px**2
-    kept = sample.boxes_xyxy_px[(areas > MIN_FACE_AREA_PX) & ~small]
+    stay = (areas > MIN_FACE_AREA_PX) & ~small
+    kept = sample.boxes_xyxy_px[stay]
+    landmarks = None if sample.landmarks_px is None else sample.landmarks_px[stay]
     covered = np.concatenate([sample.boxes_xyxy_px[small], sample.ignored_xyxy_px])
     if not len(covered):
-        return Sample(sample.image, kept)
+        return Sample(sample.image, kept, landmarks_px=landmarks)
     image = sample.image.copy()
     for x1, y1, x2, y2 in _whole_px(covered):
         image[y1:y2, x1:x2] = MEAN_RGB
     hit = iou_matrix(kept, covered).any(axis=1)
     for x1, y1, x2, y2 in _whole_px(kept[hit]):
         image[y1:y2, x1:x2] = sample.image[y1:y2, x1:x2]
-    return Sample(image, kept)
+    return Sample(image, kept, landmarks_px=landmarks)
 
 
 def _whole_px(boxes_xyxy_px: FloatArray) -> list[list[int]]:

@@ -74,11 +74,20 @@ class TargetSpec:
         boxes[positive, 4] = 1
         return boxes, np.where(matched < BACKGROUND, np.float32(-1), boxes[:, 4])
 
-    def of_image(self, boxes_xyxy_px: FloatArray, labelled: bool = True) -> dict[str, FloatArray]:
+    def of_image(
+        self, boxes_xyxy_px: FloatArray, labelled: bool = True, landmarks_px: FloatArray | None = None
+    ) -> dict[str, FloatArray]:
         """Targets of one image by the names of the model's outputs; where it has no labels, scores are all -1.
 
         Of anchors that are matched in the step (`lib.training.simota`): "boxes" [MAX_FACES, 5], the largest faces,
-        relative, each with a 1, and zeros; "scores" [n], 0, and -1 for cells within the others.
+        relative, each with a 1, and zeros; "scores" [n], 0, and -1 for cells within the others; where the detector has
+        k landmarks, "landmarks" [MAX_FACES, 2 k + 1]: x, y of those of the same faces, relative, and 1, or zeros.
+
+        Args:
+            boxes_xyxy_px: [m, 4] faces in the input's px.
+            labelled: whether the faces are known.
+            landmarks_px: [m, k, 2] in the input's px, NaN where not known; None: none are.
+
         """
         if not self.anchors.matched_in_training:
             boxes, scores = self.targets(boxes_xyxy_px)
@@ -86,7 +95,8 @@ class TargetSpec:
             return {name: values[0] for name, values in found.items()}
         scale = np.array([self.width_px, self.height_px] * 2, np.float32)
         faces: FloatArray = np.divide(boxes_xyxy_px, scale, dtype=np.float32)
-        faces = faces[np.argsort(-area(faces), kind="stable")]
+        order = np.argsort(-area(faces), kind="stable")
+        faces = faces[order]
         boxes = np.zeros((MAX_FACES, 5), np.float32)
         kept, left = faces[:MAX_FACES], faces[MAX_FACES:]
         boxes[: len(kept)] = np.pad(kept, ((0, 0), (0, 1)), constant_values=1)
@@ -94,7 +104,15 @@ class TargetSpec:
         unknown = np.full(len(x), not labelled)
         for x1, y1, x2, y2 in left:
             unknown |= (x >= x1) & (x <= x2) & (y >= y1) & (y <= y2)
-        return {"boxes": boxes, "scores": np.where(unknown, np.float32(-1), np.float32(0))}
+        targets = {"boxes": boxes, "scores": np.where(unknown, np.float32(-1), np.float32(0))}
+        if self.anchors.landmarks:
+            points = np.zeros((MAX_FACES, 2 * self.anchors.landmarks + 1), np.float32)
+            if landmarks_px is not None:
+                relative = (landmarks_px / scale[:2])[order[:MAX_FACES]].reshape(len(kept), 2 * self.anchors.landmarks)
+                known = np.flatnonzero(np.isfinite(relative).all(axis=1))
+                points[known] = np.pad(relative[known], ((0, 0), (0, 1)), constant_values=1)
+            targets["landmarks"] = points
+        return targets
 
     def by_shot(self, boxes: FloatArray, scores: FloatArray) -> dict[str, FloatArray]:
         """Targets of a batch, [B, n, 5] and [B, n], by the names of the model's outputs: each shot has its own."""
@@ -108,7 +126,8 @@ class TargetSpec:
 class FaceDataset(keras.utils.PyDataset):
     """Batches of (images uint8 [B, H, W, 3], {"boxes": [B, n, 5], "scores": [B, n]}).
 
-    With several shots, there are such targets for each.
+    With several shots, there are such targets for each; a detector whose faces are matched in the step has others
+    (`TargetSpec.of_image`).
 
     A batch depends on (seed, epoch, index) alone, not on the number of workers. Images stay bytes until the model casts
     them: a quarter of the memory in the queue and of the copying.
@@ -193,7 +212,7 @@ class FaceDataset(keras.utils.PyDataset):
         for i, place in enumerate(places):
             sample, labelled = self._sample(order, place, spec)
             images[i] = sample.image
-            targets.append(spec.of_image(sample.boxes_xyxy_px, labelled))
+            targets.append(spec.of_image(sample.boxes_xyxy_px, labelled, sample.landmarks_px))
         return images, {name: np.stack([one[name] for one in targets]) for name in targets[0]}
 
     def _spec(self, index: int) -> TargetSpec:
@@ -216,7 +235,8 @@ class FaceDataset(keras.utils.PyDataset):
         ignored = np.zeros(len(record.boxes_xyxy_px), np.bool_)
         if self.ignore_invalid and record.invalid is not None:
             ignored = record.invalid
-        sample = Sample(image, record.boxes_xyxy_px[~ignored], record.boxes_xyxy_px[ignored])
+        landmarks = None if record.landmarks_px is None else record.landmarks_px[~ignored]
+        sample = Sample(image, record.boxes_xyxy_px[~ignored], record.boxes_xyxy_px[ignored], landmarks)
         if self.recipe is None:
             sample = validation_sample(sample, spec.height_px, spec.width_px)
         else:

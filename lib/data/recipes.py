@@ -82,5 +82,7 @@ def validation_sample(sample: Sample, height_px: int, width_px: int) -> Sample:
     image = np.empty((height_px, width_px, 3), np.uint8)
     image[:] = MEAN_RGB
     image[:inner_h, :inner_w] = cv2.resize(sample.image, (inner_w, inner_h), interpolation=interpolation)
-    factor = np.array([inner_w / w, inner_h / h] * 2, np.float32)
-    return Sample(image, sample.boxes_xyxy_px * factor, sample.ignored_xyxy_px * factor)
+    factor = np.array([inner_w / w, inner_h / h], np.float32)
+    both = np.tile(factor, 2)
+    landmarks = None if sample.landmarks_px is None else sample.landmarks_px * factor
+    return Sample(image, sample.boxes_xyxy_px * both, sample.ignored_xyxy_px * both, landmarks)

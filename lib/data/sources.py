@@ -35,7 +35,9 @@ class FaceData:
             for record in records:
                 invalid = b"" if record.invalid is None else record.invalid.tobytes()
                 known = part if record.labelled else f"{part} without labels"
-                made.update(f"\n{known} {record.name}\n".encode() + record.boxes_xyxy_px.tobytes() + invalid)
+                landmarks = b"" if record.landmarks_px is None else record.landmarks_px.tobytes()
+                faces = record.boxes_xyxy_px.tobytes() + invalid + landmarks
+                made.update(f"\n{known} {record.name}\n".encode() + faces)
         return made.hexdigest()
 
 

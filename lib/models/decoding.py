@@ -63,6 +63,12 @@ def decode_points(offsets: Any, anchors_cxcywh: Any) -> Any:
     return ops.tile(anchors_cxcywh[..., :2], points) + offsets * ops.tile(anchors_cxcywh[..., 2:], points)
 
 
+def encode_points(points: Any, anchors_cxcywh: Any) -> Any:
+    """The inverse: `lib.geometry.anchors.encode_points`, but of flat points [B, n, 2 k] x, y."""
+    count = points.shape[-1] // 2
+    return (points - ops.tile(anchors_cxcywh[..., :2], count)) / ops.tile(anchors_cxcywh[..., 2:], count)
+
+
 def _rounded_up(size: Any, step: int) -> Any:
     """The quotient rounded up. Not as -(-size // step): converters divide negative numbers by truncation."""
     return (size + step - 1) // step

@@ -15,6 +15,7 @@ from lib.errors import ModelError
 from lib.models import anchors_of, load, shots
 from lib.models.decoding import scores
 from lib.training.devices import sum_over_replicas
+from lib.training.losses import smooth_l1
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Distillation:
                 differences = differences * gap**settings.focus
             found[f"distil_{shot}scores_loss"] = settings.scores * ops.sum(differences) / count
             for kind in self.offsets:
-                apart = sure * _smooth_l1(taught[f"{shot}{kind}"] - predicted[f"{shot}{kind}"])
+                apart = sure * smooth_l1(taught[f"{shot}{kind}"] - predicted[f"{shot}{kind}"])
                 found[f"distil_{shot}{kind}_loss"] = getattr(settings, kind) * ops.sum(apart) / count
         return {name: found[name] for name in self.names}
 
@@ -115,12 +116,6 @@ def _divergence(theirs: Any, ours: Any, temperature: float) -> Any:
     # KL of two Bernoullis by their logits. Its gradient is sigmoid(cool) - sigmoid(hot): finite, however far apart.
     divergence = ops.softplus(cool) - ops.softplus(hot) - ops.sigmoid(hot) * (cool - hot)
     return temperature**2 * ops.sum(ops.maximum(divergence, 0.0), axis=-1)  # rounding may leave it a little below
-
-
-def _smooth_l1(difference: Any) -> Any:
-    """[B, n, k] -> [B, n]."""
-    distance = ops.abs(difference)
-    return ops.sum(ops.where(distance < 1, 0.5 * distance * distance, distance - 0.5), axis=-1)
 
 
 def _common_shots(student: keras.Model, teacher: keras.Model, file: str) -> list[str]:

@@ -34,6 +34,12 @@ class LossSettings:
     box_sigma: float = 1.0
 
 
+def smooth_l1(difference: Any, knee: float = 1.0) -> Any:
+    """Sums [...] over [..., k]: up to a distance of `knee` a square over 2 `knee`, above it straight with slope 1."""
+    distance = ops.abs(difference)
+    return ops.sum(ops.where(distance < knee, (0.5 / knee) * distance * distance, distance - 0.5 * knee), axis=-1)
+
+
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class BoxLoss(keras.losses.Loss):
     """Smooth L1 on the encoded offsets of the positive anchors.
@@ -52,10 +58,8 @@ class BoxLoss(keras.losses.Loss):
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         positive = y_true[..., 4]
-        distance = ops.abs(y_true[..., :4] - y_pred)
-        knee = 1 / self.sigma
-        smooth = ops.where(distance < knee, (0.5 * self.sigma) * distance * distance, distance - 0.5 * knee)
-        return ops.sum(ops.sum(smooth, axis=-1) * positive) / _normaliser(positive)
+        apart = smooth_l1(y_true[..., :4] - y_pred, 1 / self.sigma)
+        return ops.sum(apart * positive) / _normaliser(positive)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "sigma": self.sigma}

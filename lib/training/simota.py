@@ -11,13 +11,16 @@ from typing import Any
 from keras import ops
 
 from lib.geometry.anchors import AnchorSpec
-from lib.models.decoding import anchor_grid, decode, scores
+from lib.models.decoding import anchor_grid, decode, encode_points, scores
 from lib.training.devices import sum_over_replicas
+from lib.training.losses import smooth_l1
 
 CENTRE_RADIUS = 2.5  # cells; those this near to a face's centre are candidates, as are those within its box
 BEST_OVERLAPS = 10  # of these the sum says how many cells a face takes
 OVERLAP_WEIGHT = 3.0  # of the overlap's term in the cost, to the score's
 BOX_WEIGHT = 5.0  # of the loss of boxes, to that of scores
+LANDMARK_WEIGHT = 0.1  # of that of landmarks
+LANDMARK_BETA = 1 / 9  # up to this difference of offsets it is a square
 _FAR = 1e5  # the cost of cells that are not both within the box and near its centre: taken if nothing else is left
 _NEVER = 1e9
 _TINY = 1e-7
@@ -29,19 +32,24 @@ class MatchingLoss:
     - scores: binary cross-entropy of the object's logit over all cells, 1 where a face is matched, and of the class's
       logit over the matched ones, with the overlap of box and face as its target;
     - boxes: 5 x EIoU (arXiv 2101.08158) over the matched cells;
+    - landmarks, of detectors that find any: 0.1 x smooth L1 (beta 1/9) between offsets, all of a cell summed, over the
+      matched cells whose face has landmarks; 0 where the labels have none;
 
-    each summed and divided by the number of matched cells in the batch, or 1. On several devices the batch is the whole
-    one, and a device's terms are its share. No labels say where landmarks are; a teacher may.
+    each summed and divided by the number of matched cells in the batch, with landmarks or without, or 1. (The published
+    training divides the landmarks' sum by the number of cells that have any.) On several devices the batch is the whole
+    one, and a device's terms are its share.
 
     Args:
         anchors: of the detector, see `lib.models.anchors_of`.
 
-    """
+    Attributes:
+        names: of the terms.
 
-    names = ("boxes_loss", "scores_loss")
+    """
 
     def __init__(self, anchors: AnchorSpec) -> None:
         self.anchors = anchors
+        self.names = ("boxes_loss", "scores_loss", *(("landmarks_loss",) if anchors.landmarks else ()))
 
     def terms(self, images: Any, truth: Mapping[str, Any], predicted: Mapping[str, Any]) -> dict[str, Any]:
         """The terms by name, scalars.
@@ -49,8 +57,9 @@ class MatchingLoss:
         Args:
             images: [B, H, W, 3].
             truth: "boxes" [B, m, 5]: faces x1, y1, x2, y2 relative to the image, and 1, or zeros where there are fewer
-                than m; "scores" [B, n]: -1 for cells of which nothing is known, 0 elsewhere.
-            predicted: "boxes" [B, n, 4] and "scores" [B, n, 2], as the network gives them.
+                than m; "scores" [B, n]: -1 for cells of which nothing is known, 0 elsewhere; of a detector with k
+                landmarks "landmarks" [B, m, 2 k + 1]: x, y of those of the same faces, relative, and 1, or zeros.
+            predicted: "boxes" [B, n, 4], "scores" [B, n, 2] and "landmarks" [B, n, 2 k], as the network gives them.
 
         """
         shape = ops.shape(images)
@@ -71,10 +80,15 @@ class MatchingLoss:
         count = ops.maximum(sum_over_replicas(ops.sum(positive)), 1.0)
         of_class = positive * _cross_entropy(logits[..., 0], quality)
         of_object = known * _cross_entropy(logits[..., 1], positive)
-        return {
+        found = {
             "boxes_loss": BOX_WEIGHT * ops.sum(positive * eiou) / count,
             "scores_loss": ops.sum(of_class + of_object) / count,
         }
+        if self.anchors.landmarks:
+            points = ops.matmul(chosen, truth["landmarks"])
+            apart = smooth_l1(predicted["landmarks"] - encode_points(points[..., :-1], grid), LANDMARK_BETA)
+            found["landmarks_loss"] = LANDMARK_WEIGHT * ops.sum(points[..., -1] * apart) / count
+        return found
 
 
 def matched(boxes: Any, scores: Any, faces: Any, real: Any, cells: Any) -> Any:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -19,6 +21,8 @@ from lib.geometry.boxes import area, iou_matrix
 
 MARK = (250, 5, 5)
 NONE = np.zeros((0, 4), np.float32)
+# x, y of left eye, right eye, nose, left and right corner of the mouth; of the second face none are known.
+POINTS = np.array([[[15, 28], [25, 29], [20, 35], [16, 44], [24, 43]], [[np.nan, np.nan]] * 5], np.float32)
 
 
 def _sample(height: int = 80, width: int = 120) -> Sample:
@@ -28,6 +32,15 @@ def _sample(height: int = 80, width: int = 120) -> Sample:
     for x1, y1, x2, y2 in boxes.astype(int).tolist():
         image[y1:y2, x1:x2] = MARK
     return Sample(image, boxes, boxes[:1])
+
+
+def _with_landmarks() -> Sample:
+    return replace(_sample(), landmarks_px=POINTS)
+
+
+def _landmarks(sample: Sample) -> FloatArray:
+    assert sample.landmarks_px is not None
+    return sample.landmarks_px
 
 
 def _marked(image: Image) -> list[list[int]]:
@@ -47,12 +60,38 @@ def test_mirror_is_its_own_inverse_and_moves_boxes_with_pixels() -> None:
     np.testing.assert_array_equal(twice.ignored_xyxy_px, sample.ignored_xyxy_px)
 
 
+def test_a_mirrored_faces_left_eye_is_its_right_one() -> None:
+    mirrored = mirror(_with_landmarks())
+    expected = [[120 - 25, 29], [120 - 15, 28], [120 - 20, 35], [120 - 24, 43], [120 - 16, 44]]
+    np.testing.assert_array_equal(_landmarks(mirrored)[0], expected)
+    assert np.isnan(_landmarks(mirrored)[1]).all()
+    assert mirror(_sample()).landmarks_px is None
+    np.testing.assert_array_equal(_landmarks(mirror(mirrored)), POINTS)
+
+
 def test_the_whole_window_is_the_image() -> None:
-    sample = _sample()
+    sample = _with_landmarks()
     same = cut_out(sample, np.array([0, 0, 120, 80]), 80, 120, cv2.INTER_LINEAR)
     np.testing.assert_array_equal(same.image, sample.image)
     np.testing.assert_array_equal(same.boxes_xyxy_px, sample.boxes_xyxy_px)
     np.testing.assert_array_equal(same.ignored_xyxy_px, sample.ignored_xyxy_px)
+    np.testing.assert_array_equal(_landmarks(same), POINTS)
+
+
+def test_landmarks_move_with_their_faces_and_are_not_cut() -> None:
+    cut = cut_out(_with_landmarks(), np.array([19, 10, 69, 60]), 100, 150, cv2.INTER_NEAREST)
+    np.testing.assert_array_equal(cut.boxes_xyxy_px, [[0, 20, 33, 80]])
+    np.testing.assert_array_equal(_landmarks(cut), (POINTS[:1] - np.array([19, 10])) * [3, 2])
+    assert _landmarks(cut)[0, 0, 0] < 0
+    beyond = cut_out(_with_landmarks(), np.array([-20, -30, 140, 110]), 140, 160, cv2.INTER_NEAREST)
+    np.testing.assert_array_equal(_landmarks(beyond), POINTS + np.array([20, 30]))
+
+
+def test_landmarks_stay_with_the_faces_that_stay() -> None:
+    for cover_px, kept in ((0, [0, 1]), (30, [1])):
+        result = keep_targets(_with_landmarks(), cover_px)
+        np.testing.assert_array_equal(result.boxes_xyxy_px, _sample().boxes_xyxy_px[kept])
+        np.testing.assert_array_equal(_landmarks(result), POINTS[kept])
 
 
 def test_faces_stay_if_their_centre_is_inside_and_are_cut() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from lib.data.annotations import Record, read_annotations
 from lib.data.augment import MEAN_RGB, Sample, keep_targets
-from lib.data.batches import BatchSettings, FaceDataset, TargetSpec, face_dataset
+from lib.data.batches import MAX_FACES, BatchSettings, FaceDataset, TargetSpec, face_dataset
 from lib.data.images import read_rgb
 from lib.data.recipes import Recipe, validation_sample
 from lib.data.scenes import SampleSet
@@ -101,6 +101,54 @@ def test_no_faces_no_positives() -> None:
     boxes, scores = SPEC.targets(np.zeros((0, 4), np.float32))
     assert not boxes.any()
     assert not scores.any()
+
+
+MATCHED = TargetSpec(AnchorSpec((8, 16), (8, 16), 1.0, code="plain", place=0.0, landmarks=5), 96, 128)
+
+
+def test_landmarks_are_targets_in_the_order_of_the_faces() -> None:
+    faces = np.array([[10, 10, 20, 20], [40, 20, 80, 60], [0, 0, 12, 12]], np.float32)
+    points = np.arange(30, dtype=np.float32).reshape(3, 5, 2)
+    points[2, 4, 0] = np.nan
+    targets = MATCHED.of_image(faces, landmarks_px=points)
+    assert targets.keys() == {"boxes", "scores", "landmarks"}
+    assert targets["landmarks"].shape == (MAX_FACES, 11)
+    for row, face in ((0, 1), (2, 0)):
+        np.testing.assert_allclose(targets["boxes"][row, :4] * [128, 96, 128, 96], faces[face], rtol=1e-6)
+        np.testing.assert_allclose(targets["landmarks"][row, :10] * ([128, 96] * 5), points[face].ravel(), rtol=1e-6)
+        assert targets["landmarks"][row, 10] == 1
+    assert not np.delete(targets["landmarks"], [0, 2], axis=0).any()
+    many = MATCHED.of_image(np.repeat(faces, 30, axis=0), landmarks_px=np.repeat(points, 30, axis=0))
+    assert many["landmarks"][:, 10].tolist() == [1] * 30 + [0] * 30 + [1] * 4
+
+
+def test_without_landmarks_in_the_labels_their_targets_are_zeros_and_without_a_detectors_there_are_none() -> None:
+    faces = np.array([[40, 20, 80, 60]], np.float32)
+    found = MATCHED.of_image(faces)["landmarks"]
+    assert found.shape == (MAX_FACES, 11)
+    assert not found.any()
+    points = np.ones((1, 5, 2), np.float32)
+    plain = replace(MATCHED, anchors=replace(MATCHED.anchors, landmarks=0))
+    assert plain.of_image(faces, landmarks_px=points).keys() == {"boxes", "scores"}
+    assert SPEC.of_image(faces, landmarks_px=points).keys() == {"boxes", "scores"}
+
+
+@pytest.mark.parametrize("recipe", [None, Recipe(256, 320, crop_min=1, anchor_sampling=0)], ids=["val", "train"])
+def test_batches_have_landmarks_of_the_faces_that_are_targets(records: list[Record], recipe: Recipe | None) -> None:
+    """An image whose labels have some beside one whose labels have none; invalid faces' are no targets."""
+    one, two = [record for record in records if len(record.boxes_xyxy_px) > 2][:2]
+    boxes = one.boxes_xyxy_px
+    centres = ((boxes[:, :2] + boxes[:, 2:]) / 2)[:, None].repeat(5, axis=1)
+    one = replace(one, landmarks_px=centres, invalid=np.arange(len(boxes)) == 0)
+    dataset = FaceDataset([one, two], replace(MATCHED, height_px=256, width_px=320), 2, recipe)
+    _, targets = dataset[0]
+    assert targets["landmarks"].shape == (2, MAX_FACES, 11)
+    known = targets["landmarks"][..., 10] > 0
+    assert 0 < known.sum() < len(boxes)
+    assert known.any(axis=1).sum() == 1
+    if recipe is None:
+        faces = targets["boxes"][known][:, :4]
+        np.testing.assert_allclose(targets["landmarks"][known][:, :2], (faces[:, :2] + faces[:, 2:]) / 2, atol=1e-6)
 
 
 def test_batches_have_the_announced_shapes(records: list[Record]) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import get_args
 
 import cv2
@@ -87,6 +88,24 @@ def test_odd_images_and_no_faces_work(rng: np.random.Generator, name: RecipeName
     for _ in range(30):
         assert training_sample(sample, Recipe(32, 32, name=name), rng).image.shape == (32, 32, 3)
     assert validation_sample(sample, 32, 32).boxes_xyxy_px.shape == (0, 4)
+
+
+def test_landmarks_lie_where_their_faces_do(rng: np.random.Generator) -> None:
+    """Here at the corners of the boxes: in the whole image, and in crops, of faces that are not cut."""
+    plain = _sample(rng)
+    sample = replace(plain, landmarks_px=plain.boxes_xyxy_px[:, [0, 1, 2, 1, 0, 1, 0, 3, 2, 3]].reshape(2, 5, 2))
+    results = [training_sample(sample, Recipe(160, 128), np.random.default_rng(seed)) for seed in range(60)]
+    whole = 0
+    for result in [*results, validation_sample(sample, 90, 90)]:
+        assert result.landmarks_px is not None
+        for box, points in zip(result.boxes_xyxy_px, result.landmarks_px, strict=True):
+            if (points >= 0).all() and (points <= [128, 160]).all():
+                whole += 1
+                np.testing.assert_allclose(np.concatenate([points.min(axis=0), points.max(axis=0)]), box, atol=1e-3)
+                assert points[0, 0] < points[1, 0]
+                assert points[3, 0] < points[4, 0]
+    assert whole > 10
+    assert validation_sample(plain, 90, 90).landmarks_px is None
 
 
 @pytest.mark.parametrize(("height", "width"), [(90, 90), (360, 240), (100, 300)])

@@ -1,6 +1,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lib.data.scenes import SampleSet
@@ -45,6 +46,12 @@ def test_the_digest_is_of_the_content_wherever_it_lies(
     other = replace(whole.train[0], boxes_xyxy_px=whole.train[0].boxes_xyxy_px + 1)
     assert replace(whole, train=[other, *whole.train[1:]]).digest != whole.digest
     assert replace(whole, train=whole.val, val=whole.train).digest != whole.digest
+    points = np.zeros((len(whole.train[0].boxes_xyxy_px), 5, 2), np.float32)
+    digests = {whole.digest}
+    for landmarks in (points, points + 1, points + np.float32(np.nan)):
+        marked = replace(whole.train[0], landmarks_px=landmarks)
+        digests.add(replace(whole, train=[marked, *whole.train[1:]]).digest)
+    assert len(digests) == 4
 
 
 def test_photographs_without_labels_are_all_in_the_folder(settings: DataSettings, samples: SampleSet) -> None:

@@ -224,11 +224,13 @@ def _image(rng: np.random.Generator, place: Path) -> Made:
 
 _OFFICIAL = "a.png\n2\n10 12 20 24 0 0 0 0 0 0\n1 2 9.5 8 0 0 0 1 0 0\nb.png\n0\n0 0 0 0 0 0 0 0 0 0\n"
 _LINES = "a.png| 10,12,30,36,1 1,2,10,10,1\nb.png|\n"
+_RETINAFACE = f"# a.png\n10 12 20 24 15 20 0 25 21 1 20 25 0 16 30 0 24 31 0 0.8\n1 2 9.5 8{' -1' * 15} 0.1\n# b.png\n"
 
 
 def _annotations(rng: np.random.Generator, place: Path) -> Made:
-    official = bool(rng.integers(2))
-    what, content = damaged_text(_OFFICIAL if official else _LINES, rng)
+    texts = {"official": _OFFICIAL, "lines": _LINES, "retinaface": _RETINAFACE}
+    kind = str(rng.choice(list(texts)))
+    what, content = damaged_text(texts[kind], rng)
     (place / "gt.txt").write_bytes(content)
     write_rgb(place / "a.png", np.zeros((48, 64, 3), np.uint8))
     write_rgb(place / "b.png", np.zeros((48, 64, 3), np.uint8))
@@ -238,9 +240,14 @@ def _annotations(rng: np.random.Generator, place: Path) -> Made:
             boxes = record.boxes_xyxy_px
             if not np.isfinite(boxes).all() or (boxes[:, 2:] <= boxes[:, :2]).any():
                 raise RuntimeError(f"boxes {boxes.tolist()}")
+            points = record.landmarks_px
+            if points is not None and (
+                points.shape != (len(boxes), 5, 2) or (np.isnan(points) != np.isnan(points[:, :1, :1])).any()
+            ):
+                raise RuntimeError(f"landmarks {points.tolist()}")
             read_fitting(record)
 
-    return f"{'official' if official else 'lines'}: {what}", read
+    return f"{kind}: {what}", read
 
 
 def _predictions(rng: np.random.Generator, place: Path) -> Made:

@@ -32,7 +32,9 @@ def test_landmarks_are_those_of_the_geometry(rng: np.random.Generator) -> None:
     anchors = anchor_grid(SPECS[-1], 60, 90)
     offsets = rng.normal(0, 2, (2, len(anchors), 10)).astype(np.float32)
     expected = decode_points(offsets, anchors).reshape(2, -1, 10)
-    np.testing.assert_allclose(decoding.decode_points(offsets, anchors), expected, rtol=1e-5, atol=1e-6)
+    points = decoding.decode_points(offsets, anchors)
+    np.testing.assert_allclose(points, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(decoding.encode_points(points, anchors), offsets, atol=1e-4)
 
 
 @pytest.mark.parametrize("spec", SPECS)

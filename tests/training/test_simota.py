@@ -1,5 +1,6 @@
 """SimOTA and its loss against plain loops."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -8,10 +9,10 @@ import pytest
 
 from lib.arrays import FloatArray
 from lib.config import Config
-from lib.data.annotations import read_annotations
-from lib.data.batches import MAX_FACES, TargetSpec
+from lib.data.annotations import Record, read_annotations
+from lib.data.batches import MAX_FACES, FaceDataset, TargetSpec
 from lib.data.scenes import SampleSet
-from lib.geometry.anchors import anchor_grid, decode, encode
+from lib.geometry.anchors import anchor_grid, decode, decode_points, encode
 from lib.geometry.boxes import iou_matrix
 from lib.models import anchors_of, save
 from lib.models.yunet import yunet
@@ -23,6 +24,12 @@ SIZE = (64, 96)
 ANCHORS = anchors_of(yunet(stages=(4, 4, 4, 4, 4, 4)))
 SIDES = np.tile(np.array(SIZE[::-1], np.float32), 2)
 FACES = np.array([[8, 8, 40, 44], [12, 10, 44, 50], [70, 20, 78, 27], [60, 40, 90, 60]], np.float32)
+
+
+# Of the third face none are known.
+LANDMARKS = np.array([[0.3, 0.35], [0.7, 0.3], [0.5, 0.6], [0.35, 0.8], [0.65, 0.75]], np.float32)
+LANDMARKS = FACES[:, None, :2] + LANDMARKS * (FACES[:, None, 2:] - FACES[:, None, :2])
+LANDMARKS[2] = np.nan
 
 
 def _predictions(rng: np.random.Generator, noise: float = 0.2) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -72,16 +79,17 @@ def test_matching_is_that_of_plain_loops(rng: np.random.Generator) -> None:
         assert set(found.values()) == {0, 1, 2, 3}
 
 
-def _truth() -> dict[str, FloatArray]:
-    targets = TargetSpec(ANCHORS, *SIZE).of_image(FACES)
+def _truth(landmarks_px: FloatArray | None = LANDMARKS) -> dict[str, FloatArray]:
+    targets = TargetSpec(ANCHORS, *SIZE).of_image(FACES, landmarks_px=landmarks_px)
     return {name: value[None] for name, value in targets.items()}
 
 
 def test_the_terms_are_those_of_the_formulas(rng: np.random.Generator) -> None:
     offsets, boxes, logits = _predictions(rng)
     cells = anchor_grid(ANCHORS, *SIZE) * SIDES
+    points = rng.normal(0, 2, (len(cells), 10)).astype(np.float32)
     matches = _by_loops(boxes, np.exp(-np.logaddexp(0, -logits).mean(axis=1)), cells)
-    eiou = of_class = 0.0
+    eiou = of_class = of_points = 0.0
     for cell, face in matches.items():
         a, b = boxes[cell].astype(np.float64), FACES[face].astype(np.float64)
         iou = iou_matrix(a[None], b[None])[0, 0]
@@ -90,14 +98,30 @@ def test_the_terms_are_those_of_the_formulas(rng: np.random.Generator) -> None:
         sides = (a[2:] - a[:2]) - (b[2:] - b[:2])
         eiou += 1 - iou + (apart**2).sum() / (hull**2).sum() + (sides**2 / hull**2).sum()
         of_class += np.logaddexp(0, logits[cell, 0]) - iou * logits[cell, 0]
+        if face != 2:
+            wanted = (LANDMARKS[face] - cells[cell, :2]) / cells[cell, 2]
+            for apart in np.abs(points[cell] - wanted.ravel()):
+                of_points += apart**2 / (2 / 9) if apart < 1 / 9 else apart - 1 / 18
     is_face = np.zeros(len(cells))
     is_face[list(matches)] = 1
     of_object = (np.logaddexp(0, logits[:, 1]) - is_face * logits[:, 1]).sum()
-    terms = MatchingLoss(ANCHORS).terms(
-        np.zeros((1, *SIZE, 3), np.float32), _truth(), {"boxes": offsets[None], "scores": logits[None]}
-    )
+    outputs = {"boxes": offsets[None], "scores": logits[None], "landmarks": points[None]}
+    images, loss = np.zeros((1, *SIZE, 3), np.float32), MatchingLoss(ANCHORS)
+    terms = loss.terms(images, _truth(), outputs)
+    assert tuple(terms) == loss.names
     np.testing.assert_allclose(float(terms["boxes_loss"]), 5 * eiou / len(matches), rtol=1e-4)
     np.testing.assert_allclose(float(terms["scores_loss"]), (of_class + of_object) / len(matches), rtol=1e-4)
+    assert 2 in matches.values()
+    np.testing.assert_allclose(float(terms["landmarks_loss"]), 0.1 * of_points / len(matches), rtol=1e-4)
+
+    unknown = loss.terms(images, _truth(None), outputs)
+    assert float(unknown["landmarks_loss"]) == 0
+    without = MatchingLoss(replace(ANCHORS, landmarks=0))
+    assert without.names == ("boxes_loss", "scores_loss")
+    plain = {name: float(term) for name, term in without.terms(images, _truth(), outputs).items()}
+    assert float(sum(unknown.values())) == pytest.approx(sum(plain.values()), rel=1e-6)
+    for found in (terms, unknown):
+        assert plain == {name: float(found[name]) for name in without.names}
 
 
 def test_perfect_boxes_cost_nothing_and_unknown_cells_count_for_nothing(rng: np.random.Generator) -> None:
@@ -105,6 +129,7 @@ def test_perfect_boxes_cost_nothing_and_unknown_cells_count_for_nothing(rng: np.
     face = np.tile(FACES[3] / SIDES, (len(grid), 1))
     outputs = {"boxes": encode(face, grid, "plain")[None], "scores": rng.normal(0, 1, (1, len(grid), 2))}
     outputs["scores"] = outputs["scores"].astype(np.float32)
+    outputs["landmarks"] = np.zeros((1, len(grid), 10), np.float32)
     truth = {name: value[None] for name, value in TargetSpec(ANCHORS, *SIZE).of_image(FACES[3:]).items()}
     images = np.zeros((1, *SIZE, 3), np.float32)
     assert float(MatchingLoss(ANCHORS).terms(images, truth, outputs)["boxes_loss"]) < 1e-4
@@ -124,8 +149,30 @@ def test_the_smallest_of_too_many_faces_are_neither_face_nor_background(rng: np.
     assert ((unknown >= small[0, :2]) & (unknown <= small[0, 2:])).all()
 
 
+def _marked(record: Record) -> Record:
+    """With landmarks at fixed shares of each box, below it: far off for a network that knows nothing of them."""
+    first, last = record.boxes_xyxy_px[:, None, :2], record.boxes_xyxy_px[:, None, 2:]
+    shares = np.array([[0.3, 1.9], [0.7, 1.9], [0.5, 2.1], [0.35, 2.3], [0.65, 2.3]], np.float32)
+    return replace(record, landmarks_px=first + shares * (last - first))
+
+
+def _distance(model: keras.Model, dataset: FaceDataset) -> float:
+    """Of landmarks and labels, mean, in cells: at the cell of each face whose box is the best."""
+    found = []
+    for images, targets in (dataset[index] for index in range(len(dataset))):
+        grid, outputs = anchor_grid(ANCHORS, *images.shape[1:3]), model(images.astype(np.float32))
+        boxes = decode(np.asarray(outputs["boxes"]), grid, "plain")
+        points = decode_points(np.asarray(outputs["landmarks"]), grid)
+        for image, face in zip(*np.nonzero(targets["landmarks"][..., 10]), strict=True):
+            cell = iou_matrix(boxes[image], targets["boxes"][image, [face], :4]).argmax()
+            apart = points[image, cell] - targets["landmarks"][image, face, :10].reshape(5, 2)
+            found.append(np.abs(apart / grid[cell, 2:]).mean())
+    return float(np.mean(found))
+
+
 @pytest.mark.parametrize("taught", [False, True])
 def test_a_yunet_learns(taught: bool, samples: SampleSet, tmp_path: Path, rng: np.random.Generator) -> None:
+    """Without a teacher also landmarks, by the labels of three of four images; with one no label has any."""
     model = lively(yunet(stages=(8, 8, 8, 8, 8, 8)), rng, side_px=64)
     config = Config()
     config.DATA.hin = config.DATA.win = 64
@@ -137,11 +184,18 @@ def test_a_yunet_learns(taught: bool, samples: SampleSet, tmp_path: Path, rng: n
         config.DISTIL.teacher = str(tmp_path / "teacher.keras")
     trainer = make_trainer(model, config)
     records = read_annotations(samples.train_annotations, samples.train_images)[:8]
-    dataset = trainer.dataset(records, augment=True)
-    before = trainer.validate(trainer.dataset(records, augment=False))
-    assert set(before) == {"loss", "boxes_loss", "scores_loss"}
-    assert before["loss"] == pytest.approx(before["boxes_loss"] + before["scores_loss"], rel=1e-5)
-    trainer.train_steps(dataset, 0, 60, 3e-3)
+    if not taught:
+        records = [_marked(record) if index % 4 else record for index, record in enumerate(records)]
+    dataset, whole = trainer.dataset(records, augment=True), trainer.dataset(records, augment=False)
+    before = trainer.validate(whole)
+    assert set(before) == {"loss", "boxes_loss", "scores_loss", "landmarks_loss"}
+    assert before["loss"] == pytest.approx(sum(before.values()) - before["loss"], rel=1e-5)
+    start = 0.0 if taught else _distance(model, whole)
+    trainer.train_steps(dataset, 0, 80, 3e-3)
     assert trainer.traces == 1
-    after = trainer.validate(trainer.dataset(records, augment=False))
+    after = trainer.validate(whole)
     assert after["loss"] < 0.8 * before["loss"]
+    if taught:
+        assert before["landmarks_loss"] == after["landmarks_loss"] == 0
+    else:
+        assert _distance(model, whole) < 0.75 * start
