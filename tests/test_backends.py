@@ -10,7 +10,7 @@ import pytest
 from lib.data.scenes import SampleSet
 from tests.shared import ROOT
 
-TWO_STEPS = """
+STEPS = """
 import sys
 import numpy as np
 from lib.config import Config
@@ -23,13 +23,16 @@ config = Config()
 config.DATA.hin = config.DATA.win = 64
 config.TRAIN.batch_size, config.TRAIN.process_num = 4, 1
 config.TRAIN.ema, config.TRAIN.optimizer, config.TRAIN.warmup_step = 0.9, "adam", 1
+config.TRAIN.pruned_alpha = 0.1
 records = read_annotations(*sys.argv[1:])[:8]
 trainer = make_trainer(small_detector(), config)
 train = trainer.dataset(records, augment=True)
 before = trainer.validate(trainer.dataset(records, augment=False))
 trainer.train_steps(train, 0, 2, 1e-2)
+pull = next(metric for metric in trainer.training_model.metrics if metric.name == "pruning_loss")
+assert float(pull.result()) > 0
 after = trainer.validate(trainer.dataset(records, augment=False))
-assert before.keys() == {"loss", "boxes_loss", "scores_loss"} and all(np.isfinite(list(after.values())))
+assert before.keys() == {"loss", "boxes_loss", "scores_loss", "pruning_loss"} and all(np.isfinite(list(after.values())))
 assert after != before
 masks = plan(trainer.model, 0.5)
 trainer.held.hold(masks)
@@ -38,6 +41,12 @@ from keras import backend, ops
 kernel = ops.convert_to_numpy(trainer.model.get_layer("conv1").kernel)
 off = list(masks.channels["conv1"])
 assert not kernel[..., off].any() and np.delete(kernel, off, axis=-1).all()
+trainer.held.release()
+trainer.sparsity.alpha = 0.0
+trainer.train_steps(train, 4, 2, 1e-2)
+assert float(pull.result()) == 0
+assert ops.convert_to_numpy(trainer.model.get_layer("conv1").kernel).all()
+assert backend.backend() != "jax" or trainer.traces == 1  # PyTorch's step is not compiled
 trainer.save_checkpoint("SAVED")
 trainer.restore("SAVED")
 print("trained on", backend.backend())
@@ -45,10 +54,10 @@ print("trained on", backend.backend())
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_two_steps_masks_and_a_checkpoint(backend: str, samples: SampleSet, tmp_path: object) -> None:
+def test_steps_masks_and_a_checkpoint(backend: str, samples: SampleSet, tmp_path: object) -> None:
     if find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    script = TWO_STEPS.replace("SAVED", f"{tmp_path}/c.keras")
+    script = STEPS.replace("SAVED", f"{tmp_path}/c.keras")
     done = subprocess.run(
         [sys.executable, "-c", script, str(samples.train_annotations), str(samples.train_images)],
         cwd=ROOT,

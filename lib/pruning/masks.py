@@ -1,6 +1,7 @@
 """Masks: which channels are off. Applied once, or held at zero while training goes on."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +94,9 @@ class HeldMasks:
     Args:
         optimizer: needed if it averages weights (`use_ema`), so that the averages are held too. It must be built.
 
+    Attributes:
+        variables: the masks themselves. JAX takes for constants what a step is not given: see `reading`.
+
     """
 
     def __init__(self, model: keras.Model, mode: Mode, optimizer: keras.optimizers.Optimizer | None = None) -> None:
@@ -106,6 +110,8 @@ class HeldMasks:
                     keep = _Keep(channel.shape, averages.get(id(variable)))
                     variable.constraint = keep
                     self._constraints.setdefault(id(port.layer), []).append((keep, channel))
+        self._keeps = [keep for pairs in self._constraints.values() for keep, _ in pairs]
+        self.variables = [keep.kept for keep in self._keeps]
 
     def hold(self, masks: Masks) -> None:
         """Zeroes the masked channels now and after every update."""
@@ -119,8 +125,19 @@ class HeldMasks:
 
     def release(self) -> None:
         """Lets all channels move again."""
-        for keep, _ in (pair for pairs in self._constraints.values() for pair in pairs):
-            keep.kept.assign(np.ones(keep.kept.shape, bool))
+        for kept in self.variables:
+            kept.assign(np.ones(kept.shape, bool))
+
+    @contextmanager
+    def reading(self, values: Sequence[Any]) -> Iterator[None]:
+        """Inside, the masks are these tensors and not the variables' own: those that a step is traced with."""
+        try:
+            for keep, value in zip(self._keeps, values, strict=True):
+                keep.given = value
+            yield
+        finally:
+            for keep in self._keeps:
+                keep.given = None
 
 
 class _Keep(keras.constraints.Constraint):
@@ -129,6 +146,7 @@ class _Keep(keras.constraints.Constraint):
     def __init__(self, shape: tuple[int, ...], average: keras.Variable | None = None) -> None:
         self.kept = keras.Variable(np.ones(shape, bool), trainable=False, dtype="bool", name="kept")
         self.average = average
+        self.given: Any = None  # in the place of `kept`
 
     def __call__(self, w: Any) -> Any:
         self.hold_average()  # the optimiser has just averaged what had not come through here yet
@@ -140,7 +158,8 @@ class _Keep(keras.constraints.Constraint):
 
     def _masked(self, variable: Any) -> Any:
         value = ops.convert_to_tensor(variable)  # JAX makes no zeros like a variable
-        return ops.where(ops.convert_to_tensor(self.kept), value, ops.zeros_like(value))
+        kept = self.kept if self.given is None else self.given
+        return ops.where(ops.convert_to_tensor(kept), value, ops.zeros_like(value))
 
 
 def _averages(optimizer: keras.optimizers.Optimizer | None) -> dict[int, keras.Variable]:

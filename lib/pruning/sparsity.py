@@ -78,8 +78,9 @@ def _placed_endpoints(model: keras.Model) -> list[tuple[Endpoint, Any]]:
 class GroupSparsity:
     """Attaches the loss to a model's endpoints, as activity regularisers: no second forward pass, no special trainer.
 
-    Do so before the step is compiled. Alpha and the ratios are variables: on TensorFlow they can change between two
-    steps without compiling again. Nothing of it is saved with the model, and copies of the model come without it.
+    Do so before the step is compiled. Alpha and the ratios are variables: they can change between two steps without
+    compiling again (on JAX if the step is given `variables`; otherwise it takes them for constants). Nothing of it is
+    saved with the model, and copies of the model come without it.
 
     Args:
         model: a functional model.
@@ -110,6 +111,11 @@ class GroupSparsity:
         for layer, count in zip(self._layers, self._counts, strict=True):
             layer.activity_regularizer = _LowestMaxima(self._alpha, count)
             layer.get_config = _without_regularizer(layer)  # or every saved file would need this module to be read
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """Alpha and the ratios."""
+        return [self._alpha, *self._counts]
 
     @property
     def alpha(self) -> float:

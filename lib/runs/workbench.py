@@ -148,8 +148,9 @@ class Workbench:
         return masks
 
     def keep_masks(self, masks: Masks) -> None:
-        """Writes `masks.json`."""
-        write_json(self.folder.path / "masks.json", masks.to_dict())
+        """Writes `masks.json`; of several processes, which all have the same, the first does."""
+        if self.folder.writes:
+            write_json(self.folder.path / "masks.json", masks.to_dict())
 
     def with_dead(self, model: keras.Model, masks: Masks) -> Masks:
         """The masks, and the channels that training for sparsity has switched off; these are masked here."""

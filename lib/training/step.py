@@ -1,12 +1,13 @@
 """The model that Keras trains: the detector's own layers, with a loss of named terms, precision and replicas."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import keras
 from keras import ops
 
+from lib.pruning import HeldMasks
 from lib.training.devices import replicas
 from lib.training.distillation import Distillation
 from lib.training.simota import MatchingLoss
@@ -31,6 +32,8 @@ class TrainingModel(keras.Model):
             the heads, the losses and a teacher stay float32.
         distillation: the teacher, run on the same images; None: there is none.
         matching: in place of a loss for each output, the terms of a detector whose faces are matched in the step.
+        held: the masks that the step keeps at zero.
+        controls: what else may change between two steps without compiling again.
 
     Attributes:
         traces: how often the training step was traced.
@@ -44,6 +47,8 @@ class TrainingModel(keras.Model):
         precision: str = "off",
         distillation: Distillation | None = None,
         matching: MatchingLoss | None = None,
+        held: HeldMasks | None = None,
+        controls: Sequence[keras.Variable] = (),
     ) -> None:
         super().__init__(inputs=detector.inputs, outputs=detector.output, name=detector.name)
         self.decay = decay
@@ -57,12 +62,23 @@ class TrainingModel(keras.Model):
         self._matching = matching
         self._matching_terms = [keras.metrics.Mean(name=name) for name in (matching.names if matching else ())]
         self._distillation = distillation
+        self._held = held
+        # As variables of this model they are given to JAX's step, which would else take them for constants.
+        self._controls = [*(held.variables if held else ()), *controls]
         self._distil_terms = [keras.metrics.Mean(name=name) for name in (distillation.names if distillation else ())]
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         with self._settings_of_the_step():
             outputs = super().call(inputs, training=training, mask=mask)
         return {name: ops.cast(value, "float32") for name, value in outputs.items()}
+
+    def train_step(self, *arguments: Any) -> Any:
+        """Keras' step; on JAX of (state, data), of which the optimiser's part would not see the masks."""
+        if keras.backend.backend() != "jax" or self._held is None:
+            return super().train_step(*arguments)
+        given = dict(zip(map(id, self.non_trainable_variables), arguments[0][1], strict=True))
+        with self._held.reading([given[id(kept)] for kept in self._held.variables]):
+            return super().train_step(*arguments)
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True

@@ -60,8 +60,6 @@ class TrainerSettings:
 class Trainer:
     """A detector in training. Weights, masks and the optimiser's state can change; the compiled step stays.
 
-    (On JAX every call of `fit` and `train_steps` compiles anew.)
-
     Of several processes (`lib.training.processes`) all call the same methods in the same order, and the first saves.
 
     With `OptimizerSettings.ema` the optimiser keeps averaged weights; they are what is validated, saved and measured.
@@ -92,7 +90,13 @@ class Trainer:
         anchors = anchors_of(model)
         matching = MatchingLoss(anchors) if anchors.matched_in_training else None
         self.training_model = TrainingModel(
-            model, coupled_decay(settings.optimizer), settings.precision, teacher, matching
+            model,
+            coupled_decay(settings.optimizer),
+            settings.precision,
+            teacher,
+            matching,
+            self.held,
+            self.sparsity.variables if self.sparsity else (),
         )
         # XLA on TensorFlow's CPU path is slower here than the plain graph, and takes longer to compile.
         jit = False if keras.backend.backend() == "tensorflow" else "auto"
@@ -241,9 +245,6 @@ class Trainer:
 
     def _fit(self, dataset: keras.utils.PyDataset, initial: int, end: int, callbacks: list[Any], verbose: int) -> None:
         averages = [_WeightsSurvive(self.model)] if self._averages() else []
-        if keras.backend.backend() == "jax":  # its compiled step holds masks, and alpha, as constants
-            with distributed():
-                self.training_model.make_train_function(force=True)
         with distributed():
             self.training_model.fit(
                 dataset,

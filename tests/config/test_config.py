@@ -234,7 +234,7 @@ def test_a_search_that_nothing_prunes_by_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"stages": ("pretrain", "soft_prune")}, {"pruned_alpha": 0.1}, {"ap_every_epoch": 1}, {"num_gpu": 2}],
+    [{"stages": ("pretrain", "search")}, {"ap_every_epoch": 1}, {"num_gpu": 2}],
 )
 def test_what_processes_cannot_share_is_refused(changes: dict[str, Any]) -> None:
     config = Config()
@@ -242,7 +242,7 @@ def test_what_processes_cannot_share_is_refused(changes: dict[str, Any]) -> None
     config.check()
     for name, value in changes.items():
         setattr(config.TRAIN, name, value)
-    with pytest.raises(ConfigError, match=f"not .*{'soft_prune' if 'stages' in changes else next(iter(changes))}; run"):
+    with pytest.raises(ConfigError, match=f"not .*{'search' if 'stages' in changes else next(iter(changes))}; run"):
         config.check()
 
 

@@ -55,6 +55,13 @@ if present().first:
         json.dump(losses, file)
 """
 
+# Soft pruning and the loss that pulls at groups, in place of five of the epochs.
+SOFT = """
+config.TRAIN.stages, config.PRETRAIN.epoch = ("pretrain", "soft_prune", "finetune", "shrink"), 1
+config.SOFT_PRUNE.epoch, config.FINETUNE.epoch = 2, 1
+config.PRUNE.rate, config.PRUNE.epoch_prune, config.TRAIN.pruned_alpha = 0.5, 1, 0.01
+"""
+
 # A run of six epochs, as pruned_train.py makes it, of a detector that is small.
 RUN = """
 import sys
@@ -73,6 +80,7 @@ config.DATA.hin = config.DATA.win = config.COST.hin = config.COST.win = 64
 config.TRAIN.batch_size, config.TRAIN.process_num, config.TRAIN.ema = 4, 1, 0.9
 config.TRAIN.distribution, config.TRAIN.stages, config.PRETRAIN.epoch = "data_parallel", ("pretrain",), 6
 config.MODEL.model_path = folder
+MORE
 with friendly_errors():
     run(config, verbose=0)
 """
@@ -107,9 +115,9 @@ def start(count: int, arguments: list[str]) -> list[subprocess.Popen[str]]:
     ]
 
 
-def command(script: str, samples: SampleSet, out: Path) -> list[str]:
+def command(script: str, samples: SampleSet, out: Path, more: str = "") -> list[str]:
     """Arguments of Python that run a script on the sample set."""
-    return ["-c", script, str(samples.train_annotations), str(samples.train_images), str(out)]
+    return ["-c", script.replace("MORE", more), str(samples.train_annotations), str(samples.train_images), str(out)]
 
 
 def finish(running: list[subprocess.Popen[str]], seconds: float = 240) -> list[str]:
@@ -167,6 +175,18 @@ def test_a_run_whose_second_process_was_killed_ends_as_if_it_had_not_been(sample
     ours, theirs = (load(folder / "optimized" / "pretrain.keras") for folder in (whole, killed))
     for mine, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_two_processes_prune_softly_as_one_does(samples: SampleSet, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    finish(start(1, command(RUN, samples, one, SOFT)))
+    finish(start(2, command(RUN, samples, two, SOFT)))
+    assert (one / "masks.json").read_text() == (two / "masks.json").read_text()
+    for name in ("soft_prune", "shrunk"):
+        ours, theirs = (load(folder / "optimized" / f"{name}.keras") for folder in (one, two))
+        for mine, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+            assert np.abs(mine - other).max() <= 1e-4 * np.abs(mine).max()
 
 
 def test_one_process_is_alone() -> None:

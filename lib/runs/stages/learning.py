@@ -30,7 +30,7 @@ from lib.training.callbacks import (
 from lib.training.logs import EventLog, ProgressBar
 from lib.training.memory import memory_errors
 from lib.training.optimizer import LearningRates
-from lib.training.processes import meet, others_there
+from lib.training.processes import alone, meet, others_there, present
 from lib.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -182,7 +182,9 @@ class Learning(Stage):
             callbacks.append(ProgressBar(bench.progress(self.name), last, len(train), train.batch_size))
         if pruning:
             callbacks += [_WholeModel(trainer, folder.before_masks, pruning.last_epoch), pruning]
-            callbacks += [_AfterPruning(pruning, trainer, trainer.dataset(bench.data.train, True, last))]
+            seen = trainer.dataset(bench.data.train, True, last)
+            seen.rows = (0, seen.batch_size)  # of several processes each measures the statistics of whole batches
+            callbacks += [_AfterPruning(pruning, trainer, seen)]
         if trainer.sparsity:  # what it switches off, on the first batch of validation images
             callbacks.append(ActivityLog(trainer.model, validation[0][0]))
         callbacks.append(Validation(trainer, validation))
@@ -314,8 +316,9 @@ class _WholeModel(keras.callbacks.Callback):
         self.trainer, self.path, self.last_epoch = trainer, path, last_epoch
 
     def on_epoch_end(self, epoch: int, logs: dict[str, object] | None = None) -> None:
-        if epoch == self.last_epoch:
-            save(self.trainer.model, self.path)
+        if epoch == self.last_epoch and present().first:
+            with alone():
+                save(self.trainer.model, self.path)
 
 
 class _AfterPruning(keras.callbacks.Callback):
