@@ -167,6 +167,7 @@ config.SEARCH.probing_offset = 0.04  # the uniform plan's rate is 1 - target + t
 config.SEARCH.objective = "loss"  # -validation loss; or "ap"
 config.SEARCH.regularization_coefficient = 5.0  # weight of the penalty for missing the target; 0: off
 config.SEARCH.holdout = 0.2  # share of the training images that judges the trials
+config.SEARCH.repair_images = 0  # photographs on which a trial is repaired before it trains; 0: off
 config.SEARCH.steps = 0  # training steps of a trial; 0: an epoch (published)
 config.SEARCH.lr = 1e-3
 config.SEARCH.recalibration_batches = 10  # batches that measure batch statistics anew after a trial's training; 0: off

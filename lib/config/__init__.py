@@ -144,13 +144,13 @@ class Config(Settings):
         train = self.TRAIN
         if train.distribution == "off":
             return
-        alone = [name for name in stage_names(self) if name in ("soft_prune", "search")]
-        alone += [f"TRAIN.{name}" for name in ("pruned_alpha", "ap_every_epoch") if getattr(train, name)]
+        alone = ["search"] if "search" in stage_names(self) else []
+        alone += ["TRAIN.ap_every_epoch"] if train.ap_every_epoch else []
         alone += ["TRAIN.num_gpu"] if train.num_gpu > 1 else []
         alone += ["PRUNE.steps"] if self.PRUNE.steps > 1 else []
         if alone:
             raise ConfigError(
-                f"TRAIN.distribution = 'data_parallel' shares the stages 'pretrain' and 'finetune' over processes, not "
+                f"TRAIN.distribution = 'data_parallel' shares the stages that train over processes, not "
                 f"{', '.join(alone)}; run that in one process, or leave it out"
             )
 
@@ -163,6 +163,10 @@ class Config(Settings):
             raise ConfigError("SEARCH.n_init_points and SEARCH.n_opt_iterations are both 0: nothing would be searched")
         if self.DATA.val_txt_path and not self.DATA.train_txt_path:
             raise ConfigError("no search can judge by photographs without labels; set DATA.train_txt_path")
+        if search.repair_images and self.PRUNE.mode != "removable":
+            raise ConfigError(
+                "SEARCH.repair_images repairs what is left when channels are gone: PRUNE.mode = 'removable'"
+            )
         if search.branches and self.PRUNE.min_channels:
             raise ConfigError("SEARCH.branches lets sets go whole; that needs PRUNE.min_channels = 0")
         if search.n_long and not search.long_steps:

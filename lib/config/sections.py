@@ -260,6 +260,7 @@ class Search(Section):
     objective: Literal["loss", "ap"] = "loss"
     regularization_coefficient: Annotated[float, Field(ge=0)] = 5.0
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    repair_images: Count = 0
     steps: Count = 0
     lr: LearningRate = 1e-3
     recalibration_batches: Count = 10

@@ -42,6 +42,23 @@ def shrink(model: keras.Model, masks: Masks) -> keras.Model:
     return _Rebuild(model, masks).model()
 
 
+def take_over(model: keras.Model, small: keras.Model, masks: Masks) -> None:
+    """Gives a whole model the weights of its smaller one, in place; with the masks applied it computes the same again.
+
+    So what was learnt without the masked channels (by a repair, say) goes on where a compiled step has them still.
+
+    Args:
+        model: the whole model; what its masked channels say, and what is read of them, stays.
+        small: `shrink(model, masks)`, with other weights by now.
+        masks: what is not in it.
+
+    Raises:
+        ModelError: the models do not belong together.
+
+    """
+    _Rebuild(model, masks).give_back(small)
+
+
 def largest_difference(a: keras.Model, b: keras.Model, inputs: Any) -> float:
     """The largest absolute difference of any output value of two models on the same batch of inputs."""
     outputs = [keras.tree.flatten(one(inputs, training=False)) for one in (a, b)]
@@ -115,18 +132,34 @@ class _Rebuild:
             self.copies[id(layer)] = copied(layer, **{**sizes, **(changes or {})})
         return self.copies[id(layer)]
 
+    def give_back(self, small: keras.Model) -> None:
+        copies = {layer.name: layer for layer in small.layers}
+        for layer in {id(step.layer): step.layer for step in self.graph.steps}.values():
+            copy: Any = copies.get(layer.name)
+            if not getattr(layer, "weights", None) or type(copy) is not type(layer):  # gone, or a sum of one operand
+                continue
+            described, factor = self._described(layer)
+            values = [
+                _widened(weight, axes, np.asarray(own) / factor)
+                for (weight, axes), own in zip(described, copy.weights, strict=True)
+            ]
+            give_weights(layer, values)
+
     def _copy_weights(self) -> None:
         originals = {id(step.layer): step.layer for step in self.graph.steps}
         for number, copy in self.copies.items():
-            original, port = originals[number], self.graph.ports.get(number)
-            if not getattr(original, "weights", None):
-                continue
-            described: list[tuple[Any, dict[int, Any]]] = [(weight, {}) for weight in original.weights]
-            if port is not None:
-                inward = port.outward if port.inward is None else port.inward
-                described = weight_axes(original, self._kept(inward), self._kept(port.outward))
-            factor = 1.0 if port is None else rescaled(original, len(port.outward), int(self._kept(port.outward).sum()))
-            give_weights(copy, [_narrowed(weight, axes) * factor for weight, axes in described])
+            if getattr(originals[number], "weights", None):
+                described, factor = self._described(originals[number])
+                give_weights(copy, [_narrowed(weight, axes) * factor for weight, axes in described])
+
+    def _described(self, layer: Any) -> tuple[list[tuple[Any, dict[int, BoolArray]]], float]:
+        """A layer's weights, each with the channels that its axes keep, and the factor of the narrower ones."""
+        port = self.graph.ports.get(id(layer))
+        if port is None:
+            return [(weight, {}) for weight in layer.weights], 1.0
+        inward = port.outward if port.inward is None else port.inward
+        kept = self._kept(port.outward)
+        return weight_axes(layer, self._kept(inward), kept), rescaled(layer, len(kept), int(kept.sum()))
 
 
 def _narrowed(weight: Any, axes: Mapping[int, BoolArray]) -> FloatArray:
@@ -135,3 +168,14 @@ def _narrowed(weight: Any, axes: Mapping[int, BoolArray]) -> FloatArray:
     for axis, kept in axes.items():
         values = np.compress(kept, values, axis)
     return values
+
+
+def _widened(weight: Any, axes: Mapping[int, BoolArray], values: FloatArray) -> FloatArray:
+    """The weight's values, those of the kept channels replaced."""
+    whole = np.array(weight)
+    kept = [axes.get(axis, np.ones(size, bool)) for axis, size in enumerate(whole.shape)]
+    part = whole[np.ix_(*kept)] if kept else whole
+    if part.shape != values.shape:
+        raise ModelError(f"{weight.path}: {values.shape} in the smaller model, expected {part.shape}")
+    whole[np.ix_(*kept) if kept else ...] = values
+    return whole

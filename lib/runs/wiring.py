@@ -304,7 +304,9 @@ def search_settings(config: Config) -> SearchSettings:
         objective=search.objective,
         regularization_coefficient=search.regularization_coefficient,
         holdout=search.holdout,
-        schooling=Schooling(search.steps, search.long_steps, search.lr, search.recalibration_batches),
+        schooling=Schooling(
+            search.steps, search.long_steps, search.lr, search.recalibration_batches, search.repair_images
+        ),
         choice=choice(config),
         seed=config.TRAIN.seed,
     )

@@ -176,6 +176,7 @@ class Search:
             schooling=settings.schooling,
             choice=settings.choice,
             average_precision=(lambda model: measure(model, to_judge)) if measure else None,
+            seed=settings.seed,
         )
 
     def run(self) -> dict[float, Finished]:

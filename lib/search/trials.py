@@ -11,9 +11,12 @@ from keras import ops
 
 from lib.data.annotations import Record
 from lib.data.batches import FaceDataset
+from lib.data.images import read_rgb
+from lib.data.sources import draw_readable
 from lib.errors import TrainingError
-from lib.pruning import Masks
+from lib.pruning import Masks, repair, shrink
 from lib.pruning.choice import Choice
+from lib.pruning.shrink import take_over
 from lib.search.oracle import Proposal
 from lib.search.space import Space
 from lib.search.trial_table import rates_of
@@ -32,6 +35,7 @@ class Schooling:
         long_steps: of one of the best, which are tried again.
         learning_rate: of all steps.
         recalibration_batches: batches by which batch statistics are measured anew before validation.
+        repair_images: training images on which what a plan leaves is repaired before it is trained; 0: it is not.
 
     """
 
@@ -39,6 +43,7 @@ class Schooling:
     long_steps: int
     learning_rate: float
     recalibration_batches: int
+    repair_images: int = 0
 
 
 class Trials:
@@ -53,9 +58,10 @@ class Trials:
         schooling: how.
         choice: which channels of a plan's counts go.
         average_precision: measures the trained model where AP is the objective; None: validation loss is.
+        seed: of the images to repair on, and of the positions in them.
 
     Attributes:
-        own_seconds: what the trials cost apart from training, recalibration and validation, together.
+        own_seconds: what the trials cost apart from training, recalibration and validation, together; repairs included.
         seconds: what they cost in all.
 
     """
@@ -70,10 +76,13 @@ class Trials:
         schooling: Schooling,
         choice: Choice,
         average_precision: Callable[[keras.Model], float] | None = None,
+        seed: int = 0,
     ) -> None:
         self.trainer, self.space, self.schooling, self.choice = trainer, space, schooling, choice
         self.average_precision = average_precision
         self.own_seconds = self.seconds = 0.0
+        self.seed = seed
+        self._photographs = draw_readable(train, schooling.repair_images, seed)[0] if schooling.repair_images else []
         self._train = Remembered(trainer.dataset(train, augment=True))
         self._val = Remembered(trainer.dataset(val, augment=False))
         trainer.reset_optimizer()
@@ -87,7 +96,10 @@ class Trials:
         start = perf_counter()
         trainer, schooling = self.trainer, self.schooling
         self._bring_back()
-        trainer.held.hold(self._masks(proposal))
+        masks = self._masks(proposal)
+        if self._photographs:
+            self._repair(masks)
+        trainer.held.hold(masks)
         busy = perf_counter()
         steps = schooling.long_steps if proposal.phase == "long" else schooling.steps or len(self._train)
         batches = cast(FaceDataset, self._train)
@@ -115,6 +127,15 @@ class Trials:
     def _bring_back(self) -> None:
         for variable, value in self._snapshot:
             variable.assign(value)
+
+    def _repair(self, masks: Masks) -> None:
+        """Solves the layers behind the masked channels anew; the trainer's model takes them over at its own size."""
+        model = self.trainer.model
+        small = shrink(model, masks)
+        boxes = [record.boxes_xyxy_px for record in self._photographs]
+        repair(model, small, masks, (read_rgb(record.image) for record in self._photographs), boxes, seed=self.seed)
+        take_over(model, small, masks)
+        self.trainer.restart_average()
 
     def _masks(self, proposal: Proposal) -> Masks:
         if self.choice.mode == "removable":

@@ -23,8 +23,17 @@ from lib.pruning import (
     shrink,
 )
 from lib.pruning.cost import count_macs, count_parameters
+from lib.pruning.shrink import take_over
 from tests.detectors import golden_images, published_detector
-from tests.networks import assert_costs_what_was_predicted, copy_of, detector, lively, masked_and_smaller, random_masks
+from tests.networks import (
+    assert_costs_what_was_predicted,
+    copy_of,
+    detector,
+    lively,
+    magnitude,
+    masked_and_smaller,
+    random_masks,
+)
 
 TOLERANCE = 1e-4
 
@@ -229,6 +238,25 @@ def test_masked_is_shrunk_for_every_kind_of_layer(body: Callable[[Any], Any]) ->
         assert cost.of(kept) == Cost(count_parameters(small), count_macs(small, 16, 16))
         # Had nothing been masked, this test could not fail.
         assert not any(masks.channels.values()) or largest_difference(model, small, _images(random, 16, 16)) > 1e-3
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_a_whole_model_takes_over_what_its_smaller_one_has_learnt(body: Callable[[Any], Any]) -> None:
+    model, random = _network(body), np.random.default_rng(5)
+    masks = random_masks(channel_sets(model), random)
+    small = lively(shrink(model, masks), random, 16)
+    images = _images(random, 16, 16)
+    assert largest_difference(model, small, images) > 1e-3
+    take_over(model, small, masks)
+    apply_masks(model, masks)
+    assert largest_difference(model, small, images) <= TOLERANCE * max(1.0, magnitude(small, images))
+
+
+def test_only_a_models_own_smaller_one_is_taken_over() -> None:
+    model, random = _network(_squeeze_excite), np.random.default_rng(5)
+    masks, others = (random_masks(channel_sets(model), random) for _ in range(2))
+    with pytest.raises(ModelError, match="in the smaller model, expected"):
+        take_over(model, shrink(model, others), masks)
 
 
 def test_emptied_sets_take_with_them_what_they_fed() -> None:

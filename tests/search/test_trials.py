@@ -6,9 +6,11 @@ import pytest
 
 from lib.config import Config
 from lib.data.annotations import Record, read_annotations
+from lib.data.images import read_rgb
 from lib.data.scenes import SampleSet
+from lib.data.sources import draw_readable
 from lib.models import build
-from lib.pruning import plan, plan_kept
+from lib.pruning import plan, plan_kept, repair, shrink
 from lib.pruning.choice import Choice
 from lib.pruning.graph.sets import Mode, channel_sets
 from lib.runs.wiring import make_trainer
@@ -81,6 +83,31 @@ def test_nothing_is_traced_again(trials: Trials, trainer: Trainer, space: Space)
     for direction in ([1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 0, 0], [1, 0, 0, 0, 1, 0]):
         trials(_proposal(space, direction))
     trials(_proposal(space, [1, 1, 1, 1, 1, 1], "long"))
+    assert trainer.traces == 1
+
+
+def test_a_trial_starts_from_the_repaired_weights(
+    trials: Trials, trainer: Trainer, space: Space, records: tuple[list[Record], list[Record]]
+) -> None:
+    trials.restore()
+    plain, mended = (
+        Trials(trainer, space, *records, schooling=Schooling(1, 1, 1e-9, 0, images), choice=Choice(), seed=1)
+        for images in (0, 4)
+    )
+    proposal = _proposal(space, [1, 1, 1, 1, 1, 1])
+    masks = plan_kept(trainer.model, space.by_name(proposal.kept))
+    first = mended(proposal)
+    small = shrink(trainer.model, masks)
+    assert first != plain(proposal)
+    plain.restore()
+    own = shrink(trainer.model, masks)
+    photographs = draw_readable(records[0], 4, 1)[0]
+    images, boxes = [read_rgb(one.image) for one in photographs], [one.boxes_xyxy_px for one in photographs]
+    repair(trainer.model, own, masks, images, boxes, seed=1)
+    for mine, theirs in zip(small.trainable_weights, own.trainable_weights, strict=True):  # statistics have moved on
+        np.testing.assert_allclose(mine, theirs, atol=1e-8 + 1e-4 * np.abs(theirs).max())
+    mended.restore()
+    assert mended(proposal) == first
     assert trainer.traces == 1
 
 
