@@ -246,7 +246,7 @@ def distillation_settings(config: Config) -> DistillationSettings | None:
     """Who teaches: a file, or "start", the model that the run starts with; None without DISTIL.teacher.
 
     Raises:
-        ConfigError: the run starts with a new model, which has nothing to teach, or the teacher has no say.
+        ConfigError: the run starts with a new model, which has nothing to teach.
 
     """
     distil = config.DISTIL
@@ -255,10 +255,6 @@ def distillation_settings(config: Config) -> DistillationSettings | None:
     if distil.teacher == "start" and not config.MODEL.pretrained_model:
         raise ConfigError(
             "DISTIL.teacher = 'start' is MODEL.pretrained_model, and that is empty; set it, or name another .keras file"
-        )
-    if not distil.scores and not distil.boxes:
-        raise ConfigError(
-            "DISTIL.scores and DISTIL.boxes are both 0, so that DISTIL.teacher has no say; set one of them"
         )
     teacher = config.MODEL.pretrained_model if distil.teacher == "start" else distil.teacher
     return DistillationSettings(

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from lib.errors import ModelError
+from lib.errors import ConfigError, ModelError
 from lib.models import anchors_of, load, shots
 from lib.models.decoding import scores
 from lib.training.devices import sum_over_replicas
@@ -59,6 +59,7 @@ class Distillation:
         settings: see there.
 
     Raises:
+        ConfigError: the weights of all terms that these detectors have are 0.
         ModelError: the teacher cannot be read, is no detector, or its anchors or input are not the student's.
 
     """
@@ -71,6 +72,9 @@ class Distillation:
         anchors = anchors_of(student)
         self.scoring = anchors.scoring
         self.offsets = ("boxes", "landmarks") if anchors.landmarks else ("boxes",)
+        if not self.names:
+            weights = " and ".join(f"DISTIL.{kind}" for kind in ("scores", *self.offsets))
+            raise ConfigError(f"{weights} are 0, so that DISTIL.teacher has no say; set one of them")
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from lib.config import Config
 from lib.data.annotations import Record
 from lib.data.scenes import SampleSet
 from lib.data.sources import unlabelled
-from lib.errors import ModelError
+from lib.errors import ConfigError, ModelError
 from lib.models import load, save
 from lib.models.yunet import yunet
 from lib.pruning import plan, shrink
@@ -140,6 +140,18 @@ def test_a_term_of_weight_0_is_none(teacher: DistillationSettings) -> None:
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="reads gradients with TensorFlow's tape")
+def test_a_teacher_without_a_say_is_refused(teacher: DistillationSettings, tmp_path: Path) -> None:
+    silent = replace(teacher, scores=0.0, boxes=0.0)
+    with pytest.raises(ConfigError, match=r"DISTIL\.scores and DISTIL\.boxes are 0, so that DISTIL\.teacher has no"):
+        Distillation(small_detector(), silent)
+    model = yunet(stages=(4, 4, 4, 4, 4, 4))
+    save(model, tmp_path / "yunet.keras")
+    of_landmarks = replace(silent, teacher=str(tmp_path / "yunet.keras"))
+    assert Distillation(model, of_landmarks).names == ("distil_landmarks_loss",)
+    with pytest.raises(ConfigError, match=r"boxes and DISTIL\.landmarks are 0"):
+        Distillation(model, replace(of_landmarks, landmarks=0.0))
+
+
 def test_scores_beyond_all_bounds_give_finite_gradients(teacher: DistillationSettings) -> None:
     """Times float16's first loss scale, 2^15, too."""
     tf = pytest.importorskip("tensorflow")
