@@ -97,14 +97,32 @@ function anchor(levels, { scales, ratio, place }, i) {
   return [((cell % columns) + place) * stride, (Math.floor(cell / columns) + place) * stride, width, width * ratio];
 }
 
-// Those of `boxes`, best first, that no better one overlaps by more than `iouThreshold`.
-export function nms(boxes, iouThreshold = 0.3, maxDetections = 750) {
+// The picture's faces, best first, from a network's outputs; a px of its input is `across` x `down` px of the picture.
+export function faces(boxes, scores, facts, inputHeight, inputWidth, threshold, across = 1, down = 1) {
+  const found = decode(boxes, scores, facts, inputHeight, inputWidth, threshold).map((box) => ({
+    ...box, x1: box.x1 * across, x2: box.x2 * across, y1: box.y1 * down, y2: box.y2 * down,
+  }));
+  return nms(found, facts.anchors.whole_px);
+}
+
+// Those of `boxes`, best first, that no better one overlaps by more than `iouThreshold`. wholePx: boxes are compared
+// with corner, width and height cut to whole px each, as OpenCV does.
+export function nms(boxes, wholePx = false, iouThreshold = 0.3, maxDetections = 750) {
   const kept = [];
+  const compared = [];
   for (const box of boxes) {
     if (kept.length === maxDetections) break;
-    if (kept.every((better) => !overlaps(better, box, iouThreshold))) kept.push(box);
+    const own = wholePx ? inWholePx(box) : box;
+    if (compared.some((better) => overlaps(better, own, iouThreshold))) continue;
+    kept.push(box);
+    compared.push(own);
   }
   return kept;
+}
+
+function inWholePx({ x1, y1, x2, y2 }) {
+  const [x, y] = [Math.trunc(x1), Math.trunc(y1)];
+  return { x1: x, y1: y, x2: x + Math.trunc(x2 - x1), y2: y + Math.trunc(y2 - y1) };
 }
 
 function overlaps(a, b, iouThreshold) {

@@ -2,7 +2,7 @@
 // Addresses may come with the page's own: ?model=detector.onnx&picture=people.jpg&threshold=0.5
 
 import * as ort from "onnxruntime-web/wasm";
-import { decode, fit, grey, nms, pixels, readDescription } from "./detector.mjs";
+import { faces, fit, grey, pixels, readDescription } from "./detector.mjs";
 
 const MAX_SIDE = 1024; // longer pictures are scaled down for files of any size
 const element = (id) => document.getElementById(id);
@@ -29,16 +29,15 @@ async function detect(picture, width, height) {
   const { boxes, scores } = await session.run({ image });
   const threshold = element("threshold").valueAsNumber || 0.5;
   const [across, down] = [width / filledWidth, height / filledHeight];
-  return nms(decode(boxes.data, scores.data, description, inputHeight, inputWidth, threshold)).map((box) => ({
-    ...box, x1: box.x1 * across, x2: box.x2 * across, y1: box.y1 * down, y2: box.y2 * down,
-  }));
+  const outputs = [boxes.data, scores.data, description, inputHeight, inputWidth];
+  return faces(...outputs, threshold, across, down);
 }
 
 async function show() {
   if (!detector || !source) return;
   const [width, height] = [source.videoWidth ?? source.width, source.videoHeight ?? source.height];
   const start = performance.now();
-  const faces = await detect(source, width, height);
+  const found = await detect(source, width, height);
   const ms = performance.now() - start;
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
   const context = canvas.getContext("2d");
@@ -46,12 +45,12 @@ async function show() {
   context.lineWidth = Math.max(1, Math.round(Math.max(width, height) / 400));
   context.strokeStyle = context.fillStyle = "#00e05a";
   context.font = `${Math.max(10, 6 * context.lineWidth)}px sans-serif`;
-  for (const { x1, y1, x2, y2, score } of faces) {
+  for (const { x1, y1, x2, y2, score } of found) {
     context.strokeRect(x1, y1, x2 - x1, y2 - y1);
     context.fillText(score.toFixed(2), x1, Math.max(context.lineWidth * 6, y1 - context.lineWidth - 2));
   }
-  say(`${faces.length} ${faces.length === 1 ? "face" : "faces"}, ${ms.toFixed(1)} ms from picture to boxes`, "done");
-  element("said").dataset.faces = JSON.stringify(faces);
+  say(`${found.length} ${found.length === 1 ? "face" : "faces"}, ${ms.toFixed(1)} ms from picture to boxes`, "done");
+  element("said").dataset.faces = JSON.stringify(found);
 }
 
 function say(text, state) {

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.examples.programs import SPECS, THRESHOLD, program, random_outputs, require_network
+from tests.examples.programs import ACROSS, DOWN, SPECS, THRESHOLD, program, random_outputs, require_network
 from tests.shared import ROOT
 
 ANDROID = ROOT / "examples/android"
@@ -22,7 +22,8 @@ fun floats(path: String): FloatArray {{
 
 fun main(files: Array<String>) {{
     val (file, boxes, scores) = files
-    for (face in Description.of(File(file).readBytes()).faces(floats(boxes), floats(scores), {THRESHOLD}f)) {{
+    val description = Description.of(File(file).readBytes())
+    for (face in description.faces(floats(boxes), floats(scores), {THRESHOLD}f, {ACROSS}f, {DOWN}f)) {{
         println("${{face.x1}} ${{face.y1}} ${{face.x2}} ${{face.y2}} ${{face.score}}")
     }}
 }}

@@ -19,21 +19,20 @@ from lib.detection.detector import fit
 from lib.detection.formats import onnx
 from lib.geometry.anchors import AnchorSpec
 from tests.detectors import small_detector
-from tests.examples.programs import SIZE, SPECS, THRESHOLD, program, random_outputs, require_network
+from tests.examples.programs import ACROSS, DOWN, SIZE, SPECS, THRESHOLD, program, random_outputs, require_network
 from tests.matching import unmatched
 from tests.shared import ROOT
 
 WEB = ROOT / "examples/web"
 DECODE = """
-import { decode, fit, nms, readDescription } from "DETECTOR";
+import { faces, fit, readDescription } from "DETECTOR";
 import { readFileSync } from "node:fs";
-const [file, outputs] = process.argv.slice(2);
-const { boxes, scores, height, width } = JSON.parse(readFileSync(outputs));
+const [file, given] = process.argv.slice(2);
+const { boxes, scores, height, width } = JSON.parse(readFileSync(given));
 const facts = readDescription(readFileSync(file));
 const { inputHeight, inputWidth } = fit(height, width, facts.size);
-console.log(JSON.stringify(
-  nms(decode(Float32Array.from(boxes), Float32Array.from(scores), facts, inputHeight, inputWidth, THRESHOLD))
-));
+const outputs = [Float32Array.from(boxes), Float32Array.from(scores)];
+console.log(JSON.stringify(faces(...outputs, facts, inputHeight, inputWidth, THRESHOLD, ACROSS, DOWN)));
 """
 WATCH = """<!doctype html><iframe src="index.html?model=detector.onnx&picture=scene.png&threshold=THRESHOLD"></iframe>
 <script>
@@ -64,6 +63,7 @@ def test_boxes_from_a_networks_outputs(anchors: AnchorSpec, tmp_path: Path, rng:
     outputs = {"boxes": boxes.ravel().tolist(), "scores": scores.tolist(), "height": SIZE[0], "width": SIZE[1]}
     (tmp_path / "outputs.json").write_text(json.dumps(outputs))
     script = DECODE.replace("DETECTOR", (WEB / "detector.mjs").as_uri()).replace("THRESHOLD", str(THRESHOLD))
+    script = script.replace("ACROSS", str(ACROSS)).replace("DOWN", str(DOWN))
     (tmp_path / "decode.mjs").write_text(script)
     command = [node, str(tmp_path / "decode.mjs"), str(tmp_path / "detector.onnx"), str(tmp_path / "outputs.json")]
     found = as_rows(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))

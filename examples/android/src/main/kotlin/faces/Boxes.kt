@@ -4,10 +4,19 @@ package faces
 import kotlin.math.exp
 import kotlin.math.max
 import kotlin.math.min
+import kotlin.math.truncate
 
 /** A face: corners in px and a score 0..1. */
 data class Face(val x1: Float, val y1: Float, val x2: Float, val y2: Float, val score: Float) {
     internal val area get() = (x2 - x1) * (y2 - y1)
+
+    internal fun scaled(across: Float, down: Float) = Face(x1 * across, y1 * down, x2 * across, y2 * down, score)
+
+    /** Corner, width and height each cut to whole px. */
+    internal fun inWholePx(): Face {
+        val (x, y) = truncate(x1) to truncate(y1)
+        return Face(x, y, x + truncate(x2 - x1), y + truncate(y2 - y1), score)
+    }
 }
 
 /** What a detector's file says about itself, in its metadata: the size of its images and what its boxes mean. */
@@ -20,6 +29,7 @@ class Description private constructor(private val json: String) {
     private val place = number("place")
     private val cornerScale = number("corner_scale")
     private val corners = text("code") == "corners"
+    private val wholePx = value("whole_px", "(true|false)") == "true"
     val height: Int
     val width: Int
 
@@ -36,13 +46,24 @@ class Description private constructor(private val json: String) {
         width = size[1].toInt()
     }
 
-    /** Faces of at least a score, best first; in px of the network's image. boxes: offsets [n * 4]; scores: [n]. */
-    fun faces(boxes: FloatArray, scores: FloatArray, threshold: Float, iouThreshold: Float = 0.3f): List<Face> {
+    /**
+     * Faces of at least a score, best first. boxes: offsets [n * 4]; scores: [n]. They are in px of the picture, of
+     * which a px of the network's image is across x down.
+     */
+    fun faces(
+        boxes: FloatArray,
+        scores: FloatArray,
+        threshold: Float,
+        across: Float = 1f,
+        down: Float = 1f,
+        iouThreshold: Float = 0.3f,
+    ): List<Face> {
         val levels = levels()
         val count = levels.sumOf { it.count }
         require(count == scores.size) { "expected $count anchors, the network gives ${scores.size}" }
         val best = scores.indices.filter { scores[it] >= threshold }.sortedByDescending { scores[it] }
-        return nms(best.take(MAX_CANDIDATES).map { decode(boxes, scores[it], levels, it) }, iouThreshold)
+        val found = best.take(MAX_CANDIDATES).map { decode(boxes, scores[it], levels, it).scaled(across, down) }
+        return nms(found, wholePx, iouThreshold)
     }
 
     private class Level(val stride: Float, val size: Float, val columns: Int, val count: Int)
@@ -107,12 +128,20 @@ class Description private constructor(private val json: String) {
     }
 }
 
-/** Those of the faces, best first, that no better one overlaps by more than iouThreshold. */
-fun nms(faces: List<Face>, iouThreshold: Float, maxDetections: Int = 750): List<Face> {
+/**
+ * Those of the faces, best first, that no better one overlaps by more than iouThreshold. wholePx: they are compared with
+ * corner, width and height cut to whole px each, as OpenCV does.
+ */
+fun nms(faces: List<Face>, wholePx: Boolean, iouThreshold: Float, maxDetections: Int = 750): List<Face> {
     val kept = mutableListOf<Face>()
+    val compared = mutableListOf<Face>()
     for (face in faces) {
         if (kept.size == maxDetections) break
-        if (kept.none { overlaps(it, face, iouThreshold) }) kept += face
+        val own = if (wholePx) face.inWholePx() else face
+        if (compared.none { overlaps(it, own, iouThreshold) }) {
+            kept += face
+            compared += own
+        }
     }
     return kept
 }

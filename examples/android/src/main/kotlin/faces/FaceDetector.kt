@@ -36,9 +36,8 @@ class FaceDetector(
         inputs.getValue("image").writeFloat(image)
         model.run(inputs, outputs)
         val (across, down) = picture.width.toFloat() / width to picture.height.toFloat() / height
-        return description
-            .faces(outputs.getValue("boxes").readFloat(), outputs.getValue("scores").readFloat(), threshold)
-            .map { Face(it.x1 * across, it.y1 * down, it.x2 * across, it.y2 * down, it.score) }
+        val (boxes, scores) = listOf("boxes", "scores").map { outputs.getValue(it).readFloat() }
+        return description.faces(boxes, scores, threshold, across, down)
     }
 
     override fun close() {
