@@ -9,12 +9,13 @@ from lib.arrays import BoolArray, FloatArray, IntArray
 from lib.geometry.boxes import area
 
 try:
-    from lib.geometry import suppression_compiled
-except ImportError:  # not built: an equal NumPy path runs
-    suppression_compiled = None  # type: ignore[assignment]
+    from lib.geometry.suppression_compiled import nms_in_strips
+except ImportError:  # not built, or of an earlier version: an equal NumPy path runs
+    nms_in_strips = None  # type: ignore[assignment]
 
-COMPILED = suppression_compiled is not None
+COMPILED = nms_in_strips is not None
 
+_STRIPS = 64  # columns, and rows, that tell which boxes can overlap
 _BLOCK = 256  # of 32 to 512 the fastest for 5000 boxes: its square of comparisons stays in cache
 
 
@@ -51,11 +52,31 @@ def nms(boxes_xyxy: FloatArray, scores: FloatArray, iou_threshold: float, max_ou
     """
     order = best_first(scores)
     boxes = boxes_xyxy[order]
-    if suppression_compiled is None or boxes.dtype not in (np.float32, np.float64):
+    span = _span(boxes) if iou_threshold >= 0 else None
+    if nms_in_strips is None or span is None:
         return order[nms_numpy(boxes, iou_threshold, max_output)]
     kept = np.empty(min(max_output, len(order)), np.int64)
-    count = suppression_compiled.nms(np.ascontiguousarray(boxes), area(boxes), iou_threshold, kept)
+    strips = np.zeros((2, _STRIPS, len(kept) // 64 + 1), np.uint64)
+    low, extent = span
+    factor = (_STRIPS / np.maximum(extent, _STRIPS * np.finfo(boxes.dtype).tiny)).astype(boxes.dtype)
+    count = nms_in_strips(np.ascontiguousarray(boxes), area(boxes), iou_threshold, kept, strips, low, factor)
     return order[kept[:count]]
+
+
+def _span(boxes_xyxy: FloatArray) -> tuple[FloatArray, FloatArray] | None:
+    """The least x and y of boxes, and how far they reach from there.
+
+    None where boxes that do not touch might suppress each other, as numbers that are none, huge ones and exchanged
+    corners can, and where the compiled loop does not take them.
+    """
+    if not len(boxes_xyxy) or boxes_xyxy.dtype not in (np.float32, np.float64):
+        return None
+    x1, y1, x2, y2 = np.ascontiguousarray(boxes_xyxy.T)  # a tenth of the time that columns take
+    low = np.array([x1.min(), y1.min()])
+    with np.errstate(over="ignore", invalid="ignore"):
+        extent = np.array([x2.max(), y2.max()]) - low
+        usual = np.isfinite(extent).all() and extent.prod() < np.finfo(boxes_xyxy.dtype).max / 4
+    return (low, extent) if usual and (x2 >= x1).all() and (y2 >= y1).all() else None
 
 
 def nms_numpy(boxes_xyxy: FloatArray, iou_threshold: float, max_output: int) -> IntArray:

@@ -1,5 +1,11 @@
-from typing import Any
+from lib.arrays import FloatArray, IntArray
 
-from numpy.typing import NDArray
-
-def nms(boxes: NDArray[Any], areas: NDArray[Any], iou_threshold: float, kept: NDArray[Any]) -> int: ...
+def nms_in_strips(
+    boxes: FloatArray,
+    areas: FloatArray,
+    iou_threshold: float,
+    kept: IntArray,
+    strips: IntArray,
+    low: FloatArray,
+    factor: FloatArray,
+) -> int: ...

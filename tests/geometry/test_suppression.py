@@ -62,6 +62,28 @@ def test_compiled_nms_and_numpy_are_equal(dtype: type, threshold: float) -> None
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_compiled_nms_and_numpy_are_equal_for_boxes_of_all_sizes(dtype: type) -> None:
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        corners = rng.normal(0, 10.0 ** rng.integers(-3, 4), (800, 2))
+        sides = np.exp(rng.normal(0, 3, (800, 2))) * rng.choice([0, 1], (800, 1), p=[0.1, 0.9])
+        boxes: np.ndarray = np.concatenate([corners, corners + sides], axis=1).astype(dtype)
+        expected = suppression.nms_numpy(boxes, 0.3, 500)
+        np.testing.assert_array_equal(nms(boxes, np.zeros(800, dtype), 0.3, 500), expected)
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf, 3e38, -3e38])
+@pytest.mark.parametrize("threshold", [0.0, 0.3])
+def test_compiled_nms_and_numpy_are_equal_for_boxes_that_are_none(odd: float, threshold: float) -> None:
+    boxes = random_detections(3, 200)[:, :4]
+    boxes[[7, 70, 150], [0, 1, 2]] = odd
+    boxes[20] = boxes[20, [2, 3, 0, 1]]  # corners exchanged
+    with np.errstate(all="ignore"):
+        expected = suppression.nms_numpy(boxes, threshold, 750)
+        np.testing.assert_array_equal(nms(boxes, np.zeros(200, np.float32), threshold, 750), expected)
+
+
 def test_nms_keeps_boxes_of_no_size_and_those_at_the_threshold() -> None:
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 5], [3, 3, 3, 3], [3, 3, 3, 3], [0, 0, 10, 6]], np.float32)
     scores = np.array([0.9, 0.8, 0.7, 0.6, 0.5], np.float32)
