@@ -7,9 +7,7 @@ slows all alike. The first step is compiled and counted apart.
 """
 
 import argparse
-import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -17,6 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.turns import Server
 from lib.tables import markdown_table
 
 ONE_THREAD = {
@@ -60,26 +59,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         serve(options.batch, options.size, options.faces)
         return 0
     same = ["--batch", str(options.batch), "--size", str(options.size), "--faces", str(options.faces)]
-    processes = {
-        backend: subprocess.Popen(  # noqa: S603
-            [sys.executable, __file__, "--serve", *same],
-            env={**os.environ, **ONE_THREAD, "KERAS_BACKEND": backend},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+    servers = {
+        backend: Server([__file__, "--serve", *same], {**ONE_THREAD, "KERAS_BACKEND": backend})
         for backend in options.backends
     }
-    times: dict[str, list[float]] = {backend: [] for backend in processes}
+    times: dict[str, list[float]] = {backend: [] for backend in servers}
     for _ in range(options.rounds + 2):
-        for backend, process in processes.items():
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
-            times[backend].append(float(process.stdout.readline() or "nan"))
-    for process in processes.values():
-        process.communicate()
+        for backend, server in servers.items():
+            times[backend].append(server.turn())
+    for server in servers.values():
+        server.end()
     first = times[options.backends[0]][2:]
     rows = [
         [

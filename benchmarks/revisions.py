@@ -8,7 +8,6 @@ because an older revision may not know a newer one's layers.
 """
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.turns import Server
 from lib.tables import markdown_table
 
 IMAGES = 20  # decoded a turn
@@ -49,38 +49,16 @@ for line in sys.stdin:
 THINGS = ("a model loaded", "annotations read", "images decoded")
 
 
-class Tree:
-    """A process that has imported one tree and waits for its turns."""
-
-    def __init__(self, root: Path, folder: Path, given: Sequence[str]) -> None:
-        folder.mkdir()
-        self._process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-c", SERVER, *given],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(root), "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._tell(str(IMAGES))
-
-    def turn(self, thing: str) -> float:
-        """Seconds of processor time that the thing took."""
-        self._tell(thing)
-        assert self._process.stdout is not None
-        return float(self._process.stdout.readline())
-
-    def _tell(self, line: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{line}\n")
-        self._process.stdin.flush()
-
-    def end(self) -> None:
-        """Ends the process."""
-        self._process.kill()
+def served(tree: Path, folder: Path, given: Sequence[str]) -> Server:
+    """A process that has imported a tree and waits for its turns, in a folder of its own."""
+    folder.mkdir()
+    environment = {"PYTHONPATH": str(tree), "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1"}
+    server = Server(["-c", SERVER, *given], environment, folder)
+    server.tell(str(IMAGES))
+    return server
 
 
-def compared(old: Tree, new: Tree, thing: str, rounds: int) -> list[str]:
+def compared(old: Server, new: Server, thing: str, rounds: int) -> list[str]:
     """A row: the thing, milliseconds of processor time before and now at best, and the median of the ratios."""
     times: dict[int, list[float]] = {0: [], 1: []}
     for index in range(rounds + 1):
@@ -104,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tree = Path(place) / "tree"
         git = ["git", "-C", str(ROOT), "worktree"]
         subprocess.run([*git, "add", "--quiet", "--detach", str(tree), options.against], check=True)  # noqa: S603
-        old, new = Tree(tree, Path(place) / "old", given), Tree(ROOT, Path(place) / "new", given)
+        old, new = served(tree, Path(place) / "old", given), served(ROOT, Path(place) / "new", given)
         try:
             began = time.perf_counter()
             rows = [compared(old, new, thing, options.rounds) for thing in THINGS]

@@ -178,9 +178,13 @@ class Trainer:
     def save_checkpoint(self, path: str | Path) -> None:
         """Writes the detector, with averaged weights if there are any, and its optimiser; whole or absent."""
         with self.averaged():
-            if present().first:
-                with alone():
-                    save(self.model, path)
+            self.write(path)
+
+    def write(self, path: str | Path) -> None:
+        """Writes the detector with the weights that it has at the moment, and its optimiser; whole or absent."""
+        if present().first:
+            with alone():
+                save(self.model, path)
 
     def restore(self, checkpoint: str | Path) -> None:
         """Takes weights and optimiser state from a checkpoint of the same detector and optimiser.

@@ -139,7 +139,6 @@ def test_a_term_of_weight_0_is_none(teacher: DistillationSettings) -> None:
     assert Distillation(small_detector(), replace(teacher, boxes=0.0)).names == ("distil_scores_loss",)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="reads gradients with TensorFlow's tape")
 def test_a_teacher_without_a_say_is_refused(teacher: DistillationSettings, tmp_path: Path) -> None:
     silent = replace(teacher, scores=0.0, boxes=0.0)
     with pytest.raises(ConfigError, match=r"DISTIL\.scores and DISTIL\.boxes are 0, so that DISTIL\.teacher has no"):
@@ -152,6 +151,7 @@ def test_a_teacher_without_a_say_is_refused(teacher: DistillationSettings, tmp_p
         Distillation(model, replace(of_landmarks, landmarks=0.0))
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="reads gradients with TensorFlow's tape")
 def test_scores_beyond_all_bounds_give_finite_gradients(teacher: DistillationSettings) -> None:
     """Times float16's first loss scale, 2^15, too."""
     tf = pytest.importorskip("tensorflow")

@@ -13,7 +13,7 @@ import keras
 from lib.data.batches import FaceDataset
 from lib.data.sources import subset
 from lib.errors import ConfigError
-from lib.models import load, save
+from lib.models import load
 from lib.pruning import Masks, SoftPruning
 from lib.pruning.schedule import ScheduleName
 from lib.runs.stages.base import Stage, Thing
@@ -30,7 +30,7 @@ from lib.training.callbacks import (
 from lib.training.logs import EventLog, ProgressBar
 from lib.training.memory import memory_errors
 from lib.training.optimizer import LearningRates
-from lib.training.processes import alone, meet, others_there, present
+from lib.training.processes import meet, others_there
 from lib.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -316,9 +316,8 @@ class _WholeModel(keras.callbacks.Callback):
         self.trainer, self.path, self.last_epoch = trainer, path, last_epoch
 
     def on_epoch_end(self, epoch: int, logs: dict[str, object] | None = None) -> None:
-        if epoch == self.last_epoch and present().first:
-            with alone():
-                save(self.trainer.model, self.path)
+        if epoch == self.last_epoch:
+            self.trainer.write(self.path)
 
 
 class _AfterPruning(keras.callbacks.Callback):
