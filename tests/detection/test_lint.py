@@ -40,7 +40,7 @@ def test_depth_multipliers_are_named() -> None:
 def test_operators_outside_of_xnnpack_are_counted(tmp_path: Path) -> None:
     image = keras.Input((None, None, 3), name="image")
     x = layers.Conv2D(4, 3, 4, padding="same")(image)
-    x = layers.UpSampling2D(2, interpolation="nearest")(x)
+    x = keras.ops.repeat(x, 2, axis=1)
     boxes, scores = (layers.Reshape((-1, width))(layers.Conv2D(width, 1)(x)) for width in (4, 2))
     spec = AnchorSpec(strides=(4,), sizes=(16,))
     outputs = {"boxes": ConcatenateAnchors(spec.to_dict(), name="boxes")([boxes]), "scores": layers.Identity()(scores)}

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lib.arrays import FloatArray
 from lib.detection.candidates import from_scores, joined
 from lib.detection.description import KEY, Description, model_sha256, read_description, sealed
+from lib.detection.formats.delegable import delegable
 from lib.detection.formats.quantized import quantize
 from lib.detection.head import IMAGE, exportable
 from lib.errors import ModelError
@@ -62,7 +63,7 @@ def write(
         raise ModelError(f"LiteRT models are written as {', '.join(PRECISIONS)}, not as {precision!r}{why}")
     if precision == "int8" and (size_px is None or not images or any(image.shape[:2] != size_px for image in images)):
         raise ModelError(f"{path}: int8 needs a fixed size, and images of this size to measure the activations on")
-    network = exportable(model, size_px, batch=1)
+    network = delegable(exportable(model, size_px, batch=1))
     if size_px is None and any(isinstance(layer, PadToMultiple) for layer in model.layers):
         raise ModelError(f"{path}: {model.name} pads its images, which LiteRT can do for a fixed size only; give one")
     import tensorflow as tf
