@@ -105,7 +105,10 @@ def _parser() -> argparse.ArgumentParser:
         "--ckpt_path", required=True, help="a .keras file, a run folder (its last model), or published weights"
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--rates", help='a rate, or a JSON file {"pattern of set or layer names": rate, ...}')
+    what.add_argument(
+        "--rates",
+        help='a rate, or a JSON file {"pattern of set or layer names": rate, ...}, or rates_*.json of a search',
+    )
     what.add_argument("--macs", type=float, help="the share of the multiply-accumulates that is left, met exactly")
     what.add_argument("--parameters", type=float, help="the share of the parameters that is left, met exactly")
     what.add_argument("--explain", action="store_true", help="only say which channels can go, and why others must stay")
@@ -154,6 +157,8 @@ def _rates(text: str) -> float | dict[str, float]:
         content = json.loads(Path(text).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"--rates {text}: expected a number or a JSON file, {error}") from error
+    if isinstance(content, dict) and isinstance(content.get("rate"), dict):
+        content = content["rate"]  # what a search has found
     if not isinstance(content, dict) or not all(type(rate) in (int, float) for rate in content.values()):
         raise ConfigError(f'--rates {text}: expected {{"pattern": rate, ...}}, found {content!r}')
     return content

@@ -23,11 +23,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_prunes_saves_and_proves_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("found", [False, True], ids=["rates", "what a search has found"])
+def test_prunes_saves_and_proves_it(found: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = tmp_path / "model.keras"
     save(random_detector(width_mult=8 / 256), checkpoint)
     rates = tmp_path / "rates.json"
-    rates.write_text(json.dumps({"conv1": 0.5, "stage?_block1_conv1": 1}))
+    content = {"conv1": 0.5, "stage?_block1_conv1": 1}
+    rates.write_text(json.dumps({"rate": content, "target": 0.5} if found else content))
     small, masked = tmp_path / "small.keras", tmp_path / "masked.keras"
     command = [f"--ckpt_path={checkpoint}", f"--rates={rates}", f"--output={small}", f"--masked={masked}"]
     assert main([*command, "--min_channels=0", "--check", "--height=64", "--width=64"]) == 0
