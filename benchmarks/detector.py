@@ -1,9 +1,11 @@
 """From image to boxes: how long the network takes, and what lies behind it, in each format.
 
-python benchmarks/detector.py MODEL.keras [--image people.jpg] [--height 480 --width 640] [--score 0.02] [--rounds 60]
+python benchmarks/detector.py MODEL.keras [--image people.jpg] [--opencv yunet.keras]
+    [--height 480 --width 640] [--score 0.02] [--rounds 60]
 
 All formats run in turns, on one thread. "behind" is what an image takes beside its network: conversion of the pixels,
-candidates, NMS. Compare ratios, not milliseconds of different runs.
+candidates, NMS. With --opencv a YuNet runs among them in `cv2.FaceDetectorYN`, and in `cv2.dnn` as its network alone.
+Compare ratios, not milliseconds of different runs.
 """
 
 import argparse
@@ -27,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a .keras detector")
     parser.add_argument("--image", help="a photograph; default: noise")
+    parser.add_argument("--opencv", help="a .keras YuNet, for cv2.FaceDetectorYN")
     parser.add_argument("--height", type=int, default=480, help="px")
     parser.add_argument("--width", type=int, default=640, help="px")
     parser.add_argument("--score", type=float, default=0.02, help="threshold")
@@ -63,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parts[f"{one.format} candidates"] = partial(detector.candidates, image, options.score)
             parts[f"{one.format} whole"] = partial(detector, image, options.score)
             parts[f"{one.format} nms"] = partial(suppression.nms, boxes, scores, detector.iou_threshold, 750)
+        if options.opencv:
+            parts |= _in_opencv(options.opencv, Path(folder) / "yunet.onnx", image, options.score)
         times = {name: latency.best_ms for name, latency in interleaved(parts, options.rounds).items()}
     rows = []
     for one in written:
@@ -71,6 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         ms = (network_ms, candidates - network_ms, nms, whole)
         rows.append([one.format, *(f"{value:.2f}" for value in ms), f"{whole / network_ms:.2f}"])
+    if options.opencv:
+        network_ms, whole = times["opencv network"], times["opencv whole"]
+        rows.append(["FaceDetectorYN", f"{network_ms:.2f}", "", "", f"{whole:.2f}", f"{whole / network_ms:.2f}"])
     print(markdown_table(["format", "network", "pixels and candidates", "NMS", "in all", "of the network"], rows))
     built = "compiled" if suppression.COMPILED else "NumPy"
     print(
@@ -78,6 +86,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{len(scores)} candidates of score {options.score} or more; NMS {built}"
     )
     return 0
+
+
+def _in_opencv(model: str, file: Path, image: Any, score: float) -> dict[str, Callable[[], Any]]:
+    """A YuNet as OpenCV runs it: the whole, and its network alone."""
+    import cv2
+
+    from lib.detection.formats.opencv import OpenCVDetector, write_opencv
+    from lib.models import load
+
+    cv2.setNumThreads(1)
+    write_opencv(load(model), file)
+    network = cv2.dnn.readNetFromONNX(str(file))
+    names = network.getUnconnectedOutLayersNames()
+    pixels = cv2.dnn.blobFromImage(image[..., ::-1])
+
+    def alone() -> Any:
+        network.setInput(pixels)
+        return network.forward(names)
+
+    return {"opencv network": alone, "opencv whole": partial(OpenCVDetector(file), image, score)}
 
 
 if __name__ == "__main__":

@@ -100,7 +100,8 @@ class TargetSpec:
         boxes = np.zeros((MAX_FACES, 5), np.float32)
         kept, left = faces[:MAX_FACES], faces[MAX_FACES:]
         boxes[: len(kept)] = np.pad(kept, ((0, 0), (0, 1)), constant_values=1)
-        x, y = anchor_grid(self.anchors, self.height_px, self.width_px)[:, :2].T
+        cells = anchor_grid(self.anchors, self.height_px, self.width_px)
+        x, y = (cells[:, :2] + cells[:, 2:] / 2).T  # centres, by which faces are matched
         unknown = np.full(len(x), not labelled)
         for x1, y1, x2, y2 in left:
             unknown |= (x >= x1) & (x <= x2) & (y >= y1) & (y <= y2)

@@ -35,9 +35,8 @@ class MatchingLoss:
     - landmarks, of detectors that find any: 0.1 x smooth L1 (beta 1/9) between offsets, all of a cell summed, over the
       matched cells whose face has landmarks; 0 where the labels have none;
 
-    each summed and divided by the number of matched cells in the batch, with landmarks or without, or 1. (The published
-    training divides the landmarks' sum by the number of cells that have any.) On several devices the batch is the whole
-    one, and a device's terms are its share.
+    each summed and divided by the number of cells in the batch that it is about, or 1. On several devices the batch is
+    the whole one, and a device's terms are its share.
 
     Args:
         anchors: of the detector, see `lib.models.anchors_of`.
@@ -87,7 +86,8 @@ class MatchingLoss:
         if self.anchors.landmarks:
             points = ops.matmul(chosen, truth["landmarks"])
             apart = smooth_l1(predicted["landmarks"] - encode_points(points[..., :-1], grid), LANDMARK_BETA)
-            found["landmarks_loss"] = LANDMARK_WEIGHT * ops.sum(points[..., -1] * apart) / count
+            known_count = ops.maximum(sum_over_replicas(ops.sum(points[..., -1])), 1.0)
+            found["landmarks_loss"] = LANDMARK_WEIGHT * ops.sum(points[..., -1] * apart) / known_count
         return found
 
 
@@ -99,10 +99,12 @@ def matched(boxes: Any, scores: Any, faces: Any, real: Any, cells: Any) -> Any:
         scores: [B, n] 0..1, as predicted.
         faces: [B, m, 4] x1, y1, x2, y2 in px.
         real: [B, m]: 1 for a face, 0 for none.
-        cells: [n, 4]: x, y of each cell, and its width and height, in px.
+        cells: [n, 4]: x, y of each cell's upper left corner, and its width and height, in px. A face asks for a cell's
+            centre.
 
     """
-    x, y = cells[None, :, 0, None], cells[None, :, 1, None]
+    centres = cells[:, :2] + cells[:, 2:] / 2
+    x, y = centres[None, :, 0, None], centres[None, :, 1, None]
     face = faces[:, None, :, :]  # [B, 1, m, 4]
     inside = (x > face[..., 0]) & (x < face[..., 2]) & (y > face[..., 1]) & (y < face[..., 3])
     reach = CENTRE_RADIUS * cells[None, :, 2, None]

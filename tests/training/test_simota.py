@@ -10,9 +10,9 @@ import pytest
 from lib.arrays import FloatArray
 from lib.config import Config
 from lib.data.annotations import Record, read_annotations
-from lib.data.batches import MAX_FACES, FaceDataset, TargetSpec
+from lib.data.batches import MAX_FACES, TargetSpec
 from lib.data.scenes import SampleSet
-from lib.geometry.anchors import anchor_grid, decode, decode_points, encode
+from lib.geometry.anchors import anchor_grid, decode, encode
 from lib.geometry.boxes import iou_matrix
 from lib.models import anchors_of, save
 from lib.models.yunet import yunet
@@ -46,7 +46,8 @@ def _by_loops(boxes: FloatArray, scores: FloatArray, cells: FloatArray) -> dict[
     cost = np.full((len(cells), len(FACES)), np.inf)
     overlap = iou_matrix(boxes, FACES)
     for face, (x1, y1, x2, y2) in enumerate(FACES):
-        for cell, (x, y, side, _) in enumerate(cells):
+        for cell, (left, top, side, _) in enumerate(cells):
+            x, y = left + side / 2, top + side / 2
             inside = x1 < x < x2 and y1 < y < y2
             reach = 2.5 * side
             near = abs(x - (x1 + x2) / 2) < reach and abs(y - (y1 + y2) / 2) < reach
@@ -111,8 +112,9 @@ def test_the_terms_are_those_of_the_formulas(rng: np.random.Generator) -> None:
     assert tuple(terms) == loss.names
     np.testing.assert_allclose(float(terms["boxes_loss"]), 5 * eiou / len(matches), rtol=1e-4)
     np.testing.assert_allclose(float(terms["scores_loss"]), (of_class + of_object) / len(matches), rtol=1e-4)
-    assert 2 in matches.values()
-    np.testing.assert_allclose(float(terms["landmarks_loss"]), 0.1 * of_points / len(matches), rtol=1e-4)
+    known = [face for face in matches.values() if face != 2]
+    assert 0 < len(known) < len(matches)
+    np.testing.assert_allclose(float(terms["landmarks_loss"]), 0.1 * of_points / len(known), rtol=1e-4)
 
     unknown = loss.terms(images, _truth(None), outputs)
     assert float(unknown["landmarks_loss"]) == 0
@@ -140,11 +142,11 @@ def test_perfect_boxes_cost_nothing_and_unknown_cells_count_for_nothing(rng: np.
 def test_the_smallest_of_too_many_faces_are_neither_face_nor_background(rng: np.random.Generator) -> None:
     corners = rng.uniform(0, 40, (MAX_FACES, 2))
     many = np.concatenate([corners, corners + 30], axis=1).astype(np.float32)
-    small = np.array([[79, 55, 93, 63]], np.float32)  # a cell's corner of stride 8 within
+    small = np.array([[79, 57, 93, 63]], np.float32)  # the centres of two cells of stride 8 within
     targets = TargetSpec(ANCHORS, *SIZE).of_image(np.concatenate([small, many]))
     assert targets["boxes"][:, 4].sum() == MAX_FACES
-    cells = anchor_grid(ANCHORS, *SIZE)[:, :2] * SIDES[:2]
-    unknown = cells[targets["scores"] < 0]
+    cells = anchor_grid(ANCHORS, *SIZE) * SIDES
+    unknown = (cells[:, :2] + cells[:, 2:] / 2)[targets["scores"] < 0]
     assert len(unknown) == 2
     assert ((unknown >= small[0, :2]) & (unknown <= small[0, 2:])).all()
 
@@ -154,20 +156,6 @@ def _marked(record: Record) -> Record:
     first, last = record.boxes_xyxy_px[:, None, :2], record.boxes_xyxy_px[:, None, 2:]
     shares = np.array([[0.3, 1.9], [0.7, 1.9], [0.5, 2.1], [0.35, 2.3], [0.65, 2.3]], np.float32)
     return replace(record, landmarks_px=first + shares * (last - first))
-
-
-def _distance(model: keras.Model, dataset: FaceDataset) -> float:
-    """Of landmarks and labels, mean, in cells: at the cell of each face whose box is the best."""
-    found = []
-    for images, targets in (dataset[index] for index in range(len(dataset))):
-        grid, outputs = anchor_grid(ANCHORS, *images.shape[1:3]), model(images.astype(np.float32))
-        boxes = decode(np.asarray(outputs["boxes"]), grid, "plain")
-        points = decode_points(np.asarray(outputs["landmarks"]), grid)
-        for image, face in zip(*np.nonzero(targets["landmarks"][..., 10]), strict=True):
-            cell = iou_matrix(boxes[image], targets["boxes"][image, [face], :4]).argmax()
-            apart = points[image, cell] - targets["landmarks"][image, face, :10].reshape(5, 2)
-            found.append(np.abs(apart / grid[cell, 2:]).mean())
-    return float(np.mean(found))
 
 
 @pytest.mark.parametrize("taught", [False, True])
@@ -190,7 +178,6 @@ def test_a_yunet_learns(taught: bool, samples: SampleSet, tmp_path: Path, rng: n
     before = trainer.validate(whole)
     assert set(before) == {"loss", "boxes_loss", "scores_loss", "landmarks_loss"}
     assert before["loss"] == pytest.approx(sum(before.values()) - before["loss"], rel=1e-5)
-    start = 0.0 if taught else _distance(model, whole)
     trainer.train_steps(dataset, 0, 80, 3e-3)
     assert trainer.traces == 1
     after = trainer.validate(whole)
@@ -198,4 +185,4 @@ def test_a_yunet_learns(taught: bool, samples: SampleSet, tmp_path: Path, rng: n
     if taught:
         assert before["landmarks_loss"] == after["landmarks_loss"] == 0
     else:
-        assert _distance(model, whole) < 0.75 * start
+        assert after["landmarks_loss"] < 0.75 * before["landmarks_loss"]
