@@ -14,20 +14,18 @@ config.SEARCH.groups = {
     "conv4": ["conv4_conv1"],
     "stage1": ["stage1_block[12]_conv1"],
     "stage2": ["stage2_block[12]_conv1"],
-    "stage3": ["stage3_block[12]_conv1"],
-    "stage4-5": ["stage[45]_block1_conv1"],
+    "stage3-5": ["stage[345]_block[12]_conv1"],
     "block0": ["stage?_block0_conv1"],
     "fpn": ["stage?_block0_conv2"],
-    "context": ["context?_branch1"],
     "small": ["context?_branch2a"],
-    "branches": ["context?_branch2b", "context?_branch3?"],
+    "context": ["context?_branch1", "context?_branch2b", "context?_branch3?"],
 }
 # Milliseconds fall little with a convolution's channels and much with the convolution: these may go altogether.
-config.SEARCH.branches = ("conv4", "stage1", "stage2", "stage3", "stage4-5", "small")
+config.SEARCH.branches = ("conv4", "stage1", "stage2", "small")
 config.PRUNE.min_channels = 0
-config.SEARCH.n_init_points = 16
-config.SEARCH.n_opt_iterations = 31
-config.SEARCH.repair_images = 32  # a trial is repaired before it trains
+config.SEARCH.n_init_points = 14
+config.SEARCH.n_opt_iterations = 27
+config.SEARCH.repair_images = 24  # a trial is repaired before it trains
 config.SEARCH.holdout = 0.035  # share of the training images that judges the trials: 124 of 3,539
 config.SEARCH.steps = 12
 config.SEARCH.lr = 5e-4

@@ -2,12 +2,13 @@
 
 Each convolution is timed alone, at full and at half its channels on either side; what lies between is interpolated.
 What the whole model takes beyond its convolutions shrinks with their outputs. Last, whole models of a few plans, even
-and uneven ones, are timed, and predictions are bent so that they fit these on average.
+and uneven ones, are timed, and predictions are bent so that they fit these on average. What goes whole takes all of its
+time along, and what is thinned less than its share: where a plan does both, each has a bend of its own.
 """
 
 import logging
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 ANCHOR_RATES = (0.2, 0.4, 0.6)  # of the plans that are timed whole
 _UNEVEN_PLANS = 3  # at each of these rates, beside the uniform one: they take longer than uniform ones
+GONE_SHARES = (1 / 3, 2 / 3, 1.0)  # of the sets that may go whole, in further models that are timed
 _PARTS = 4  # of the model, in its order; in an uneven plan each has a rate of its own
 _ROUNDS = 30
 
@@ -64,6 +66,8 @@ class _Table(TypedDict):
     grids_ms: list[Any]
     full_ms: float
     anchors: list[dict[str, Any]]
+    branches: list[str]
+    gone: list[dict[str, Any]]
 
 
 class LatencyTable:
@@ -74,10 +78,11 @@ class LatencyTable:
         height_px, width_px: input size.
         file: where the measured table is kept; it is read instead of measured if it is there.
         protected: patterns of layers whose channels stay, see `channel_sets`.
+        branches: names of sets that may lose all channels.
         measure: times convolutions and whole models together and returns milliseconds by name.
 
     Raises:
-        ModelError: the file is the table of another model or size.
+        ModelError: the file is the table of another model or size, or of other branches.
 
     """
 
@@ -90,30 +95,42 @@ class LatencyTable:
         measure: Measure | None = None,
         *,
         protected: tuple[str, ...] = (),
+        branches: Sequence[str] = (),
     ) -> None:
-        self.protected = protected
+        self.protected, self.branches = protected, tuple(branches)
         self._read_graph(model, height_px, width_px)
         file = Path(file)
-        described = {"size": [height_px, width_px], "convolutions": [repr(item) for item in self.geometries]}
+        described = {
+            "size": [height_px, width_px],
+            "convolutions": [repr(item) for item in self.geometries],
+            "branches": list(self.branches),
+        }
         if not file.is_file():
             logger.info("measuring the milliseconds of %d convolutions", len(set(self.geometries)))
             write_json(file, {**described, **self._measured(model, height_px, width_px, measure or measure_litert)})
         table = read_own(file, _Table, ModelError, "remove it to measure anew")
         if {name: table[name] for name in described} != described:
-            raise ModelError(f"{file}: a table of another model or input size; remove it to measure anew")
+            raise ModelError(
+                f"{file}: a table of another model, input size or SEARCH.branches; remove it to measure anew"
+            )
         self._grids = np.array(table["grids_ms"])
         self._full_ms = float(table["full_ms"])
         self._rest_ms = max(0.0, self._full_ms - float(self._convolutions(np.array(self.sizes)).sum()))
         self._raw_full = self._raw({})
-        anchors = np.array([(self._raw(anchor["kept"]) / self._raw_full, anchor["ms"]) for anchor in table["anchors"]])
-        knots = sorted(anchors.reshape(len(ANCHOR_RATES), -1, 2).mean(axis=1).tolist())
-        raw = [0.0, *(value for value, _ in knots), 1.0]
-        real = [0.0, *(ms / self._full_ms for _, ms in knots), 1.0]
-        self._knots = np.array(raw), np.maximum.accumulate(np.minimum(real, 1.0))
+        self._thinned = _bend(self._shares(table["anchors"]).reshape(len(ANCHOR_RATES), -1, 2).mean(axis=1))
+        self._gone = _bend(self._shares(table["gone"]))
 
     def __call__(self, kept: Mapping[str, int]) -> float:
         """Milliseconds of one inference, one thread; sets that are not named keep all channels."""
-        return float(np.interp(self._raw(kept) / self._raw_full, *self._knots)) * self._full_ms
+        gone = {name: 0 for name, count in kept.items() if not count}
+        whole = self._raw(gone)
+        share = np.interp(whole / self._raw_full, *self._gone)
+        return float(share * np.interp(self._raw(kept) / whole, *self._thinned)) * self._full_ms
+
+    def _shares(self, timed: Sequence[Mapping[str, Any]]) -> FloatArray:
+        """[plans, 2]: the shares of the whole model's milliseconds by the table, and as measured."""
+        shares = [(self._raw(plan["kept"]) / self._raw_full, plan["ms"] / self._full_ms) for plan in timed]
+        return np.array(shares).reshape(-1, 2)
 
     def _read_graph(self, model: keras.Model, height_px: int, width_px: int) -> None:
         graph = ChannelGraph(model, self.protected)
@@ -193,6 +210,12 @@ class LatencyTable:
             for own in rates
         ]
 
+    def _without(self) -> list[dict[str, int]]:
+        """Plans that take a growing part of the branches whole, and nothing else."""
+        order = np.random.default_rng(0).permutation(len(self.branches))
+        parts = [order[: round(share * len(order))] for share in GONE_SHARES] if self.branches else []
+        return [{self.branches[number]: 0 for number in part} for part in parts]
+
     def _measured(self, model: keras.Model, height_px: int, width_px: int, measure: Measure) -> dict[str, Any]:
         corners: dict[str, Geometry] = {}
         for geometry in set(self.geometries):
@@ -201,8 +224,9 @@ class LatencyTable:
                     corner = _with(geometry, inputs, outputs)
                     corners[repr(corner)] = corner
         kept = [own for rate in ANCHOR_RATES for own in self._plans(rate)]
-        plans = [plan_kept(model, own, protected=self.protected) for own in kept]
-        models = {"full": model, **{f"anchor{i}": shrink(model, own) for i, own in enumerate(plans)}}
+        without = self._without()
+        plans = [plan_kept(model, own, protected=self.protected) for own in [*kept, *without]]
+        models = {"full": model, **{f"plan{i}": shrink(model, own) for i, own in enumerate(plans)}}
         found = measure(corners, models, height_px, width_px)
         grids = [
             [
@@ -214,8 +238,16 @@ class LatencyTable:
             ]
             for geometry in self.geometries
         ]
-        anchors = [{"kept": own, "ms": found[f"anchor{i}"]} for i, own in enumerate(kept)]
-        return {"grids_ms": grids, "full_ms": found["full"], "anchors": anchors}
+        timed = [{"kept": own, "ms": found[f"plan{i}"]} for i, own in enumerate([*kept, *without])]
+        anchors, gone = timed[: len(kept)], timed[len(kept) :]
+        return {"grids_ms": grids, "full_ms": found["full"], "anchors": anchors, "gone": gone}
+
+
+def _bend(shares: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Knots of a rising curve from 0 to 1 through [plans, 2]: the table's shares, the measured ones."""
+    raw, real = shares[np.argsort(shares[:, 0])].T
+    rising = np.maximum.accumulate(np.minimum([0.0, *real, 1.0], 1.0))
+    return np.array([0.0, *raw, 1.0]), rising
 
 
 def measure_litert(

@@ -94,7 +94,11 @@ def search_space(settings: SearchSettings, model: keras.Model, folder: Path) -> 
     size, choice = (settings.height_px, settings.width_px), settings.choice
     model = inference_model(model)  # what is paid for, and what is pruned, is what detects
     by_time = settings.quantity == "latency" and choice.mode == "removable"
-    table = LatencyTable(model, *size, folder / "latency.json", protected=choice.protected) if by_time else None
+    groups = group_sets(channel_sets(model, choice.mode, choice.protected), patterns_of(settings.groups, choice.mode))
+    table = None
+    if by_time:
+        branches = [name for group in settings.branches for name in groups.get(group, ())]
+        table = LatencyTable(model, *size, folder / "latency.json", protected=choice.protected, branches=branches)
     budget = Budget(
         settings.quantity,
         model,
@@ -104,7 +108,6 @@ def search_space(settings: SearchSettings, model: keras.Model, folder: Path) -> 
         protected=choice.protected,
         milliseconds=table,
     )
-    groups = group_sets(budget.sets, patterns_of(settings.groups, choice.mode))
     weights = {item.name: _mean_weight(model, item.convolutions) for item in budget.sets} if settings.branches else {}
     space = Space(
         budget.sets,

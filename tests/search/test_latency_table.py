@@ -1,5 +1,6 @@
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -69,12 +70,42 @@ def test_predictions_are_bent_to_fit_whole_models(model: keras.Model, file: Path
         assert LatencyTable(model, *SIZE, tmp_path / "latency.json")(kept) == pytest.approx(expected, rel=0.02)
 
 
+def test_what_goes_whole_has_a_bend_of_its_own(model: keras.Model, tmp_path: Path) -> None:
+    """A machine on which thinning saves half of its arithmetic, as narrow convolutions fill no register."""
+    branches = ("stage1_block1_conv1", "stage1_block2_conv1", "stage2_block1_conv1")
+
+    def measure(*arguments: Any) -> dict[str, float]:
+        times = _by_macs(*arguments)
+        full = times["full"]
+        for name, own in arguments[1].items():
+            blocks = sum(layer.name in branches for layer in own.layers)
+            if blocks == len(branches):
+                times[name] = (full + times[name]) / 2
+        return times
+
+    file = tmp_path / "latency.json"
+    table = LatencyTable(model, *SIZE, file, measure, branches=branches)
+    cost, full = CostModel(model, *SIZE), table({})
+
+    def thinned(share: float) -> dict[str, int]:
+        return {item.name: item.size - int(share * item.size) for item in channel_sets(model)}
+
+    without = dict.fromkeys(branches[:2], 0)
+    assert table(without) == pytest.approx(cost.of(without).macs / 1e6, rel=0.02)
+    assert table(thinned(0.5)) == pytest.approx((full + cost.of(thinned(0.5)).macs / 1e6) / 2, rel=0.02)
+    both = thinned(0.5) | without
+    left = cost.of(without).macs / 1e6
+    assert table(both) == pytest.approx((left + cost.of(both).macs / 1e6) / 2, rel=0.05)
+    with pytest.raises(ModelError, match=r"SEARCH\.branches; remove it"):
+        LatencyTable(model, *SIZE, file, branches=branches[:1])
+
+
 def test_the_table_is_measured_once(model: keras.Model, file: Path) -> None:
     def forbidden(*_: object) -> dict[str, float]:
         raise AssertionError("measured again")
 
     assert LatencyTable(model, *SIZE, file, forbidden)({}) > 0
-    with pytest.raises(ModelError, match="a table of another model or input size; remove it"):
+    with pytest.raises(ModelError, match=r"a table of another model, input size or SEARCH\.branches; remove it"):
         LatencyTable(model, 64, 64, file, forbidden)
 
 
