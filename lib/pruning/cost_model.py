@@ -80,6 +80,16 @@ class CostModel:
             found[row.layer] = found.get(row.layer, np.zeros(2)) + terms
         return {name: Cost(int(parameters), int(macs)) for name, (parameters, macs) in found.items()}
 
+    def channels(self, kept: Mapping[str, int]) -> IntArray:
+        """[sets + fixed sets], in `set_map`'s order: the channels that are left; none of a set that goes with others.
+
+        Raises:
+            ConfigError: as `of`.
+
+        """
+        counts = self._counts(kept)
+        return counts if counts.all() else counts * self._after(counts == 0)[0]
+
     def _counts(self, kept: Mapping[str, int]) -> IntArray:
         counts = self._sizes.copy()
         for name, count in kept.items():

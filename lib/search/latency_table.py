@@ -22,9 +22,8 @@ from lib.detection.formats import litert
 from lib.errors import ModelError
 from lib.evaluation.latency import interleaved
 from lib.files import read_own, write_json
-from lib.pruning import plan_kept, shrink
+from lib.pruning import CostModel, plan_kept, shrink
 from lib.pruning.graph.channels import ChannelGraph
-from lib.pruning.graph.sets import SetMap
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +133,8 @@ class LatencyTable:
 
     def _read_graph(self, model: keras.Model, height_px: int, width_px: int) -> None:
         graph = ChannelGraph(model, self.protected)
-        placed = SetMap(graph, "removable")
+        self._cost = CostModel(model, height_px, width_px, self.protected)
+        placed = self._cost.set_map
         sets = [*placed.sets, *placed.fixed]
         self.names = [found.item.name for found in placed.sets]
         self.sizes = [found.item.size for found in sets]
@@ -170,13 +170,9 @@ class LatencyTable:
         self._ins, self._outs = (np.array(side) * share for side in ends)  # [convolutions, sets + 1]
         self._positions = np.array(positions)
 
-    def _channels(self, kept: Mapping[str, int]) -> FloatArray:
-        named = [kept.get(name, size) for name, size in zip(self.names, self.sizes, strict=False)]
-        return np.array([*named, *self.sizes[len(named) :]], float)
-
     def _raw(self, kept: Mapping[str, int]) -> float:
         """The sum over the table, before it is bent to fit whole models."""
-        channels = self._channels(kept)
+        channels = self._cost.channels(kept).astype(float)
         outputs = self._outs @ np.append(channels, 1.0)
         everything = self._outs @ np.append(np.array(self.sizes, float), 1.0)
         rest = float(self._positions @ outputs) / float(self._positions @ everything)
