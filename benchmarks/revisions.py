@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,18 +79,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=30)
     options = parser.parse_args(arguments)
     given = [str(Path(path).resolve()) for path in (options.annotations, options.images)]
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, ExitStack() as last:
         tree = Path(place) / "tree"
         git = ["git", "-C", str(ROOT), "worktree"]
         subprocess.run([*git, "add", "--quiet", "--detach", str(tree), options.against], check=True)  # noqa: S603
-        old, new = served(tree, Path(place) / "old", given), served(ROOT, Path(place) / "new", given)
-        try:
-            began = time.perf_counter()
-            rows = [compared(old, new, thing, options.rounds) for thing in THINGS]
-        finally:
-            old.end()
-            new.end()
-            subprocess.run([*git, "remove", "--force", str(tree)], check=True)  # noqa: S603
+        last.callback(subprocess.run, [*git, "remove", "--force", str(tree)], check=True)
+        servers = []
+        for name, root in (("old", tree), ("new", ROOT)):
+            servers.append(served(root, Path(place) / name, given))
+            last.callback(servers[-1].end)
+        began = time.perf_counter()
+        rows = [compared(*servers, thing, options.rounds) for thing in THINGS]
     print(markdown_table(["processor time", "before, ms", "now, ms", "at best", "in turns"], rows))
     print(f"\n{options.rounds} rounds against {options.against}, {time.perf_counter() - began:.0f} s")
     return 0
