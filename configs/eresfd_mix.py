@@ -1,4 +1,4 @@
-"""Published EResFD at 0.60 of its LiteRT milliseconds: what costs time and helps little goes whole, the rest is thinned.
+"""Published EResFD at 0.60 of its LiteRT milliseconds: what costs time and helps little goes whole.
 
 Commands  python tools/import_weights.py --weights eresfd_16.pth --output models/eresfd.keras
           python pruned_train.py --config configs/eresfd_mix.py DATA.root_path=/path/to/WIDER
