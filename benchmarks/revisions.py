@@ -89,7 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             servers.append(served(root, Path(place) / name, given))
             last.callback(servers[-1].end)
         began = time.perf_counter()
-        rows = [compared(*servers, thing, options.rounds) for thing in THINGS]
+        old, new = servers
+        rows = [compared(old, new, thing, options.rounds) for thing in THINGS]
     print(markdown_table(["processor time", "before, ms", "now, ms", "at best", "in turns"], rows))
     print(f"\n{options.rounds} rounds against {options.against}, {time.perf_counter() - began:.0f} s")
     return 0

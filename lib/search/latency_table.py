@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 
 from lib.arrays import FloatArray
 from lib.detection.formats import litert
-from lib.errors import ModelError
+from lib.errors import ConfigError, ModelError
 from lib.evaluation.latency import interleaved
 from lib.files import read_own, write_json
 from lib.pruning import CostModel, plan_kept, shrink
@@ -207,10 +207,18 @@ class LatencyTable:
         ]
 
     def _without(self) -> list[dict[str, int]]:
-        """Plans that take a growing part of the branches whole, and nothing else."""
+        """Plans that take a growing part of the branches whole, as far as the model can do without."""
         order = np.random.default_rng(0).permutation(len(self.branches))
-        parts = [order[: round(share * len(order))] for share in GONE_SHARES] if self.branches else []
-        return [{self.branches[number]: 0 for number in part} for part in parts]
+        counts = sorted({round(share * len(order)) for share in GONE_SHARES} - {0})
+        plans = [{self.branches[number]: 0 for number in order[:count]} for count in counts]
+        return [own for own in plans if self._works(own)]
+
+    def _works(self, kept: Mapping[str, int]) -> bool:
+        try:
+            self._cost.of(kept)
+        except ConfigError:
+            return False
+        return True
 
     def _measured(self, model: keras.Model, height_px: int, width_px: int, measure: Measure) -> dict[str, Any]:
         corners: dict[str, Geometry] = {}

@@ -35,8 +35,8 @@ class MatchingLoss:
     - landmarks, of detectors that find any: 0.1 x smooth L1 (beta 1/9) between offsets, all of a cell summed, over the
       matched cells whose face has landmarks; 0 where the labels have none;
 
-    each summed and divided by the number of cells in the batch that it is about, or 1. On several devices the batch is
-    the whole one, and a device's terms are its share.
+    each summed and divided by the number of matched cells in the batch (landmarks: of those that have any), or 1. On
+    several devices the batch is the whole one, and a device's terms are its share.
 
     Args:
         anchors: of the detector, see `lib.models.anchors_of`.

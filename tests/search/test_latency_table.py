@@ -99,6 +99,9 @@ def test_what_goes_whole_has_a_bend_of_its_own(model: keras.Model, tmp_path: Pat
     both = thinned(0.5) | without
     left = cost.of(without).macs / 1e6
     assert table(both) == pytest.approx((left + cost.of(both).macs / 1e6) / 2, rel=0.05)
+    vital = LatencyTable(model, *SIZE, tmp_path / "vital.json", _by_macs, branches=("conv1", branches[0]))
+    assert len(read_json(tmp_path / "vital.json")["gone"]) < 2  # nothing works without conv1
+    assert vital({branches[0]: 0}) == pytest.approx(cost.of({branches[0]: 0}).macs / 1e6, rel=0.02)
     with pytest.raises(ModelError, match=r"SEARCH\.branches; remove it"):
         LatencyTable(model, *SIZE, file, branches=branches[:1])
 
