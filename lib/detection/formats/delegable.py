@@ -9,17 +9,21 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from lib.pruning.graph.calls import Call, Calls
+from lib.pruning.graph.copies import rebuilt
+
 
 def delegable(network: keras.Model) -> keras.Model:
-    """The same network, its upsampling, at a fixed size, made of concatenations."""
-    copy = keras.models.clone_model(network, clone_function=_in_other_operators, recursive=True)
-    copy.set_weights(network.get_weights())
-    return copy
+    """The same layers, with nested models taken apart, and upsampling of a fixed size made of concatenations."""
 
+    def make(_: int, call: Call, tensors: dict[int, Any]) -> Any:
+        args, kwargs = call.arguments(tensors)
+        layer = call.layer
+        if type(layer) is layers.UpSampling2D and layer.interpolation == "nearest":
+            layer = _JoinedCopies.from_config(layer.get_config())
+        return layer(*args, **kwargs)
 
-def _in_other_operators(layer: Any) -> Any:
-    nearest = type(layer) is layers.UpSampling2D and layer.interpolation == "nearest"
-    return (_JoinedCopies if nearest else type(layer)).from_config(layer.get_config())
+    return rebuilt(Calls(network), make)
 
 
 class _JoinedCopies(layers.UpSampling2D):

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -23,11 +25,21 @@ def test_other_interpolations_and_unknown_sizes_stay(rng: np.random.Generator) -
     np.testing.assert_array_equal(delegable(network)(pixels), network(pixels))
 
 
-def test_nothing_of_an_upsampling_is_left_to_plain_loops(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_what_holds_arrays_or_learnt_by_adapting_is_the_same(rng: np.random.Generator) -> None:
+    adapted = layers.Normalization()
+    adapted.adapt(rng.normal(3, 2, (50, 4, 4, 3)).astype(np.float32))
+    image = keras.Input((4, 4, 3), batch_size=1)
+    inner = keras.Model(image, layers.UpSampling2D(2, interpolation="nearest")(adapted(image)))
+    network = keras.Model(image, keras.ops.add(inner(image), rng.normal(0, 1, (8, 8, 3)).astype(np.float32)))
+    pixels = rng.uniform(-1, 1, (1, 4, 4, 3)).astype(np.float32)
+    np.testing.assert_array_equal(delegable(network)(pixels), network(pixels))
+
+
+def test_nothing_of_an_upsampling_is_left_to_plain_loops(tmp_path: Path) -> None:
     image = keras.Input((8, 8, 3), batch_size=1)
     network = keras.Model(image, layers.UpSampling2D(2, interpolation="nearest")(image))
-    folder = tmp_path_factory.mktemp("delegable")
+    signature = [keras.InputSpec(shape=(1, 8, 8, 3), dtype="float32")]
     for name, model in (("as it is", network), ("delegable", delegable(network))):
-        model.export(folder / f"{name}.tflite", "litert", False, [keras.InputSpec(shape=(1, 8, 8, 3), dtype="float32")])
-    assert any("TILE" in note for note in fallbacks((folder / "as it is.tflite").read_bytes()))
-    assert not fallbacks((folder / "delegable.tflite").read_bytes())
+        model.export(tmp_path / f"{name}.tflite", "litert", False, signature)
+    assert any("TILE" in note for note in fallbacks((tmp_path / "as it is.tflite").read_bytes()))
+    assert not fallbacks((tmp_path / "delegable.tflite").read_bytes())
