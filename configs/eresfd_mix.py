@@ -11,7 +11,7 @@ Expected  0.633 and 0.641 of the milliseconds at 480x640 (a table of convolution
           298 WIDER FACE / 120 masked faces' validation photographs; fine-tuned: not measured
 """
 
-from configs._wider import smaller_eresfd
+from configs._wider import short_trials, smaller_eresfd
 
 config = smaller_eresfd(rate=0.3125)
 
@@ -41,8 +41,4 @@ config.SEARCH.groups = {
 config.SEARCH.branches = ("conv4", "stage1", "small0", "small")
 config.SEARCH.n_init_points = 14
 config.SEARCH.n_opt_iterations = 27
-config.SEARCH.repair_images = 24  # a trial is repaired before it trains
-config.SEARCH.holdout = 0.035  # share of the training images that judges the trials: 124 of 3,539
-config.SEARCH.steps = 12
-config.SEARCH.lr = 5e-4
-config.SEARCH.recalibration_batches = 5
+short_trials(config, repair_images=24)

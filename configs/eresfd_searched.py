@@ -11,7 +11,7 @@ Expected  repaired, before training, AP 0.4120 / 0.4398 on 298 WIDER FACE / 120 
           rate: 0.5830 / 0.7071)
 """
 
-from configs._wider import smaller_eresfd
+from configs._wider import short_trials, smaller_eresfd
 
 config = smaller_eresfd(rate=0.3125)  # for the search's probe; what it finds takes its place
 
@@ -24,8 +24,4 @@ config.SEARCH.target = 0.5  # share of the multiply-accumulates that is left
 config.SEARCH.groups = "eresfd_6"
 config.SEARCH.n_init_points = 12
 config.SEARCH.n_opt_iterations = 23
-config.SEARCH.repair_images = 48  # a trial is repaired before it trains
-config.SEARCH.holdout = 0.035  # share of the training images that judges the trials: 124 of 3,539
-config.SEARCH.steps = 12
-config.SEARCH.lr = 5e-4
-config.SEARCH.recalibration_batches = 5
+short_trials(config, repair_images=48)

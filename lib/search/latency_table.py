@@ -23,7 +23,6 @@ from lib.errors import ConfigError, ModelError
 from lib.evaluation.latency import interleaved
 from lib.files import read_own, write_json
 from lib.pruning import CostModel, plan_kept, shrink
-from lib.pruning.graph.channels import ChannelGraph
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +121,7 @@ class LatencyTable:
     def __call__(self, kept: Mapping[str, int]) -> float:
         """Milliseconds of one inference, one thread; sets that are not named keep all channels."""
         gone = {name: 0 for name, count in kept.items() if not count}
-        whole = self._raw(gone)
+        whole = self._raw(gone) if gone else self._raw_full
         share = np.interp(whole / self._raw_full, *self._gone)
         return float(share * np.interp(self._raw(kept) / whole, *self._thinned)) * self._full_ms
 
@@ -132,9 +131,9 @@ class LatencyTable:
         return np.array(shares).reshape(-1, 2)
 
     def _read_graph(self, model: keras.Model, height_px: int, width_px: int) -> None:
-        graph = ChannelGraph(model, self.protected)
         self._cost = CostModel(model, height_px, width_px, self.protected)
         placed = self._cost.set_map
+        graph = placed.graph
         sets = [*placed.sets, *placed.fixed]
         self.names = [found.item.name for found in placed.sets]
         self.sizes = [found.item.size for found in sets]

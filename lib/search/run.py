@@ -76,10 +76,15 @@ class SearchSettings:
 def check_search(settings: SearchSettings, model: keras.Model) -> None:
     """Raises ConfigError where a search's groups or targets do not fit a model; milliseconds are not measured."""
     if settings.quantity == "latency":
-        mode, protected = settings.choice.mode, settings.choice.protected
-        group_sets(channel_sets(inference_model(model), mode, protected), patterns_of(settings.groups, mode))
+        _grouped(settings, inference_model(model))
     else:
         search_space(settings, model, Path())
+
+
+def _grouped(settings: SearchSettings, model: keras.Model) -> dict[str, tuple[str, ...]]:
+    """Group name -> names of its sets in a model that detects, see `group_sets`."""
+    mode = settings.choice.mode
+    return group_sets(channel_sets(model, mode, settings.choice.protected), patterns_of(settings.groups, mode))
 
 
 def search_space(settings: SearchSettings, model: keras.Model, folder: Path) -> tuple[Budget, Space]:
@@ -94,8 +99,7 @@ def search_space(settings: SearchSettings, model: keras.Model, folder: Path) -> 
     size, choice = (settings.height_px, settings.width_px), settings.choice
     model = inference_model(model)  # what is paid for, and what is pruned, is what detects
     by_time = settings.quantity == "latency" and choice.mode == "removable"
-    groups = group_sets(channel_sets(model, choice.mode, choice.protected), patterns_of(settings.groups, choice.mode))
-    table = None
+    groups, table = _grouped(settings, model), None
     if by_time:
         branches = [name for group in settings.branches for name in groups.get(group, ())]
         table = LatencyTable(model, *size, folder / "latency.json", protected=choice.protected, branches=branches)
