@@ -37,7 +37,8 @@ def from_scores(
     """
     chosen = best_passing(scores, threshold, MAX_CANDIDATES)
     best = chosen[best_first(scores[chosen])]
-    return decode(offsets[best], anchor_grid(anchors, *size_px)[best], anchors.code), scores[best]
+    grid = anchor_grid(anchors, *size_px)
+    return decode(offsets.take(best, axis=0), grid.take(best, axis=0), anchors.code), scores[best]
 
 
 def from_logits(
@@ -52,7 +53,8 @@ def from_logits(
     passing = near[probabilities(leads[near], anchors.scoring) >= threshold]
     chosen = passing[best_passing(leads[passing], -math.inf, MAX_CANDIDATES)]
     best = chosen[best_first(leads[chosen])]
-    boxes = decode(offsets[best], anchor_grid(anchors, *size_px)[best], anchors.code)
+    grid = anchor_grid(anchors, *size_px)
+    boxes = decode(offsets.take(best, axis=0), grid.take(best, axis=0), anchors.code)
     return boxes, probabilities(leads[best], anchors.scoring)
 
 

@@ -135,10 +135,13 @@ def decode(offsets: FloatArray, anchors_cxcywh: FloatArray, code: Code = "centre
         boxes = cxcywh_to_xyxy(anchors_cxcywh) + offsets / CORNER_SCALE * sizes
         boxes[..., 2:] = np.maximum(boxes[..., 2:], boxes[..., :2])  # NMS operators differ on inverted boxes
         return boxes
-    variances = variances_of(code)
-    centre = anchors_cxcywh[..., :2] + offsets[..., :2] * variances[0] * anchors_cxcywh[..., 2:]
-    size = anchors_cxcywh[..., 2:] * np.exp(np.minimum(offsets[..., 2:] * variances[1], MAX_LOG_SIZE))
-    return cxcywh_to_xyxy(np.concatenate([centre, size], axis=-1))
+    of_centre, of_size = variances_of(code)
+    x, y, width, height = np.moveaxis(anchors_cxcywh, -1, 0)  # columns: loops over rows of two or four are slow
+    dx, dy, log_width, log_height = np.moveaxis(offsets, -1, 0)
+    x, y = x + dx * of_centre * width, y + dy * of_centre * height
+    half_width = width * np.exp(np.minimum(log_width * of_size, MAX_LOG_SIZE)) / 2
+    half_height = height * np.exp(np.minimum(log_height * of_size, MAX_LOG_SIZE)) / 2
+    return np.stack([x - half_width, y - half_height, x + half_width, y + half_height], axis=-1)
 
 
 def variances_of(code: Code) -> tuple[float, float]:

@@ -23,8 +23,8 @@ def cxcywh_to_xyxy(boxes_cxcywh: FloatArray) -> FloatArray:
 
 def area(boxes_xyxy: FloatArray) -> FloatArray:
     """[..., 4] -> [...]; an inverted box has area 0."""
-    sides = np.maximum(boxes_xyxy[..., 2:] - boxes_xyxy[..., :2], 0)
-    return sides[..., 0] * sides[..., 1]
+    x1, y1, x2, y2 = np.moveaxis(boxes_xyxy, -1, 0)
+    return np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0)
 
 
 def iou_matrix(a_xyxy: FloatArray, b_xyxy: FloatArray) -> FloatArray:

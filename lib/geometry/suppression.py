@@ -21,7 +21,13 @@ _BLOCK = 256  # of 32 to 512 the fastest for 5000 boxes: its square of compariso
 
 def best_first(scores: FloatArray) -> IntArray:
     """Indices [n] by descending score; of equal scores the earlier one first."""
-    return np.argsort(-scores, kind="stable")
+    order = np.argsort(-scores)  # a stable sort takes four times as long
+    ordered = scores.take(order)
+    same = ordered[1:] == ordered[:-1]
+    if same.any():
+        tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
+        order[tied] = order[tied][np.lexsort((order[tied], -ordered[tied]))]
+    return order
 
 
 def best_passing(scores: FloatArray, threshold: float, limit: int) -> IntArray:
@@ -51,7 +57,7 @@ def nms(boxes_xyxy: FloatArray, scores: FloatArray, iou_threshold: float, max_ou
 
     """
     order = best_first(scores)
-    boxes = boxes_xyxy[order]
+    boxes = boxes_xyxy.take(order, axis=0)
     span = _span(boxes) if iou_threshold >= 0 else None
     if nms_in_strips is None or span is None:
         return order[nms_numpy(boxes, iou_threshold, max_output)]

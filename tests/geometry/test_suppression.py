@@ -40,6 +40,16 @@ def vote_one_by_one(detections: FloatArray, keep_lone: bool) -> FloatArray:
     return np.asarray(voted, np.float64).reshape(-1, 5)
 
 
+@pytest.mark.parametrize("values", [1, 2, 40, 10**6])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_of_equal_scores_the_earlier_comes_first(values: int, dtype: type) -> None:
+    rng = np.random.default_rng(values)
+    for count in (0, 1, 2, 5000):
+        scores = (rng.integers(-values, values, count) / values).astype(dtype)
+        scores[: count // 9] = -0.0
+        assert best_first(scores).tolist() == sorted(range(count), key=lambda i: (-scores[i], i))
+
+
 @pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 900])
 @pytest.mark.parametrize("limit", [1, 40, 750])
 def test_nms_is_the_greedy_one(count: int, limit: int) -> None:

@@ -114,7 +114,7 @@ def _detections(
 ) -> dict[str, Any]:
     """The graph behind the network: offsets [B, n, 4] and logits [B, n, 2] -> candidates and detections."""
     leads = margins(outputs["scores"], anchors.scoring)
-    # Best first, and of equal margins the earlier anchor, like lib.geometry.boxes.best_first.
+    # Best first, and of equal margins the earlier anchor, like lib.geometry.suppression.best_first.
     best_margins, best = tf.math.top_k(leads, tf.minimum(settings.max_candidates, tf.shape(leads)[1]))
     scores = probabilities(best_margins, anchors.scoring)
     grid = tf.gather(anchor_grid(anchors, image_shape[1], image_shape[2]), best)
