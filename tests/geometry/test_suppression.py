@@ -45,7 +45,7 @@ def vote_one_by_one(detections: FloatArray, keep_lone: bool) -> FloatArray:
 def test_of_equal_scores_the_earlier_comes_first(values: int, dtype: type) -> None:
     rng = np.random.default_rng(values)
     for count in (0, 1, 2, 5000):
-        scores = (rng.integers(-values, values, count) / values).astype(dtype)
+        scores: FloatArray = (rng.integers(-values, values, count) / values).astype(dtype)
         scores[: count // 9] = -0.0
         assert best_first(scores).tolist() == sorted(range(count), key=lambda i: (-scores[i], i))
 
