@@ -175,7 +175,7 @@ class Data(Section):
     win: Annotated[int, Field(ge=32)] = 640
     multiscale: bool = False
     scales: tuple[Positive, Positive] = (320, 640)
-    recipe: Literal["eresfd", "dsfd"] = "eresfd"
+    recipe: Literal["eresfd", "dsfd", "yunet"] = "eresfd"
     crop_min: Annotated[float, Field(gt=0, le=1)] = 0.3
     anchor_sampling: Annotated[float, Field(ge=0, le=1)] = 0.5
     cover_small_face: Annotated[float, Field(ge=0)] = 0.0

@@ -56,6 +56,21 @@ def square_window(sample: Sample, aspect: float, min_scale: float, rng: np.rando
     return np.array([x, y, x + width, y + height], np.float64)
 
 
+def reaching_window(sample: Sample, aspect: float, shares: tuple[float, ...], rng: np.random.Generator) -> FloatArray:
+    """A window of one of the `shares` of the largest with `aspect` = height / width that fits; a larger one holds it.
+
+    Of 50 places the first with the centre of a face in it is taken, or just the first.
+    """
+    size = np.array(sample.image.shape[1::-1], np.float64)
+    extent = shares[rng.integers(len(shares))] * min(size[1], size[0] * aspect) / np.array([aspect, 1.0])
+    room = size - extent
+    corners = rng.uniform(np.minimum(room, 0), np.maximum(room, 0), (_CROP_TRIES, 2))
+    centres = (sample.boxes_xyxy_px[:, :2] + sample.boxes_xyxy_px[:, 2:]) / 2
+    inside = (centres >= corners[:, None]) & (centres < (corners + extent)[:, None])
+    corner = corners[np.any(np.all(inside, axis=2), axis=1).argmax()]
+    return np.concatenate([corner, corner + extent])
+
+
 def anchor_window(
     sample: Sample, height_px: int, width_px: int, anchor_sizes: tuple[float, ...], rng: np.random.Generator
 ) -> FloatArray:

@@ -4,7 +4,6 @@ import logging
 import multiprocessing
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import keras
 import numpy as np
@@ -14,7 +13,7 @@ from lib.arrays import FloatArray, IntArray
 from lib.data.annotations import Record
 from lib.data.augment import Sample, keep_targets
 from lib.data.fit import TOLERATED_SHARE, read_fitting, too_many
-from lib.data.recipes import Recipe, training_sample, validation_sample
+from lib.data.recipes import Recipe, RecipeName, training_sample, validation_sample
 from lib.errors import DataError
 from lib.geometry.anchors import AnchorSpec, anchor_grid, encode
 from lib.geometry.assignment import assign
@@ -288,7 +287,7 @@ class BatchSettings:
     width_px: int
     batch_size: int = 16
     seed: int = 0
-    recipe: Literal["eresfd", "dsfd"] = "eresfd"
+    recipe: RecipeName = "eresfd"
     crop_min: float = 0.3
     anchor_sampling: float = 0.5
     sizes_px: tuple[int, ...] = ()

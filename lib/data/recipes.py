@@ -4,8 +4,9 @@
 
 `eresfd` (EResFD and S3FD): data-anchor sampling or a random square crop of 0.3 to 1 of the short side. `dsfd` (DSFD,
 arXiv 1810.10220, section 3.4): data-anchor sampling, or SSD's zooming out and random crop. Both: a random
-interpolation, photometric distortion, a mirror. Where the input is not square, the square crop has the input's aspect;
-SSD's crop is stretched to the input, as published.
+interpolation, photometric distortion, a mirror. `yunet` (YuNet, Machine Intelligence Research 2023): a square crop of
+half to one and a half times the short side, around a face, and a mirror; colours stay. Where the input is not square,
+square crops have the input's aspect; SSD's crop is stretched to the input, as published.
 """
 
 from dataclasses import dataclass
@@ -24,13 +25,15 @@ from lib.data.augment import (
     expanded_window,
     mirror,
     overlap_window,
+    reaching_window,
     square_window,
 )
 from lib.data.photometric import distort, draw_distortion
 
 EXPAND_RATIO = 4.0  # SSD's zooming out gives up to 16 times the area
 EXPAND_PROBABILITY = 0.5
-RecipeName = Literal["eresfd", "dsfd"]
+REACHES = (0.5, 0.7, 0.9, 1.1, 1.3, 1.5)  # YuNet's crops, of the short side
+RecipeName = Literal["eresfd", "dsfd", "yunet"]
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,9 @@ class Recipe:
 
     Attributes:
         height_px, width_px: size of what comes out.
-        crop_min: smallest random crop, as a share of the largest that fits.
+        crop_min: smallest random crop, as a share of the largest that fits; YuNet's are fixed.
         anchor_sampling: probability of data-anchor sampling in place of a crop, where there is a face (published:
-            0.5 for eresfd, 0.4 for dsfd).
+            0.5 for eresfd, 0.4 for dsfd, 0 for yunet).
         anchor_sizes: the anchors' sizes in px, ascending.
         name: which crops are taken otherwise.
 
@@ -64,12 +67,15 @@ def training_sample(sample: Sample, recipe: Recipe, rng: np.random.Generator) ->
         window = anchor_window(sample, height, width, recipe.anchor_sizes, rng)
     elif recipe.name == "eresfd":
         window = square_window(sample, height / width, recipe.crop_min, rng)
+    elif recipe.name == "yunet":
+        window = reaching_window(sample, height / width, REACHES, rng)
     else:
         ratio = EXPAND_RATIO if rng.random() < EXPAND_PROBABILITY else 1.0
         frame = expanded_window(sample, ratio, rng)
         window = overlap_window(sample, frame, recipe.crop_min, rng)
-    change = partial(distort, distortion=distortion)
-    result = cut_out(sample, window, height, width, interpolation, change)
+    if recipe.name == "yunet":
+        interpolation, distortion = cv2.INTER_LINEAR, ()
+    result = cut_out(sample, window, height, width, interpolation, partial(distort, distortion=distortion))
     return mirror(result) if rng.random() < 0.5 else result
 
 

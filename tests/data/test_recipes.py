@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from lib.data.augment import MEAN_RGB, Sample
-from lib.data.recipes import Recipe, RecipeName, training_sample, validation_sample
+from lib.data.recipes import REACHES, Recipe, RecipeName, training_sample, validation_sample
 
-BOTH = get_args(RecipeName)
+NAMES = get_args(RecipeName)
 
 
 def _sample(rng: np.random.Generator, height: int = 180, width: int = 240) -> Sample:
@@ -19,7 +19,7 @@ def _sample(rng: np.random.Generator, height: int = 180, width: int = 240) -> Sa
     return Sample(image, boxes)
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_is_a_function_of_its_generator(rng: np.random.Generator, name: RecipeName) -> None:
     sample, recipe = _sample(rng), Recipe(64, 96, name=name)
     before = sample.image.copy()
@@ -34,7 +34,7 @@ def test_a_recipe_is_a_function_of_its_generator(rng: np.random.Generator, name:
     assert any((first[0].image != other.image).any() for other in first[1:])
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", NAMES)
 def test_boxes_lie_in_the_input_and_on_the_faces(rng: np.random.Generator, name: RecipeName) -> None:
     sample, hits = _sample(rng), 0
     for seed in range(150):
@@ -48,19 +48,37 @@ def test_boxes_lie_in_the_input_and_on_the_faces(rng: np.random.Generator, name:
     assert hits > 100
 
 
-def test_dsfd_zooms_out_and_eresfd_does_not() -> None:
+def test_dsfd_zooms_out_yunet_reaches_beyond_and_eresfd_does_neither() -> None:
     image = np.full((200, 200, 3), 10, np.uint8)
     sample = Sample(image, np.array([[20, 20, 180, 180]], np.float32))
     grey = {}
-    for name in BOTH:
+    for name in NAMES:
         recipe = Recipe(64, 64, anchor_sampling=0, name=name)
         drawn = [training_sample(sample, recipe, np.random.default_rng(seed)).image for seed in range(100)]
         grey[name] = sum((drawing == MEAN_RGB).all(axis=2).any() for drawing in drawn) / 100
     assert grey["eresfd"] == 0
     assert 0.3 < grey["dsfd"] < 0.6
+    assert 0.3 < grey["yunet"] < 0.7  # three of six sizes are larger than the image
 
 
-@pytest.mark.parametrize("name", BOTH)
+def test_yunet_keeps_colours_and_shows_a_face_at_its_six_sizes(rng: np.random.Generator) -> None:
+    sample, recipe = _sample(rng), Recipe(90, 90, anchor_sampling=0, name="yunet")
+    one = Sample(sample.image, sample.boxes_xyxy_px[:1])  # 40 px wide; the short side is 180 px
+    widths = []
+    for seed in range(300):
+        result = training_sample(one, recipe, np.random.default_rng(seed))
+        assert len(result.boxes_xyxy_px) == 1
+        x1, y1, x2, y2 = result.boxes_xyxy_px[0]
+        assert np.abs(result.image[int(y1 + y2) // 2, int(x1 + x2) // 2].astype(int) - [250, 5, 5]).max() <= 2
+        if x1 > 0 and x2 < 90:
+            widths.append(x2 - x1)
+    expected = [20 / share for share in REACHES]
+    nearest = np.abs(np.subtract.outer(widths, expected)).argmin(axis=1)
+    assert np.abs(widths - np.take(expected, nearest)).max() < 0.5
+    assert np.bincount(nearest, minlength=6).min() > 10
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_anchor_sampling_comes_with_its_probability(
     rng: np.random.Generator, name: RecipeName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,7 +99,7 @@ def test_anchor_sampling_comes_with_its_probability(
     assert not seen
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("size", [(16, 16), (1, 500), (500, 1)])
 def test_odd_images_and_no_faces_work(rng: np.random.Generator, name: RecipeName, size: tuple[int, int]) -> None:
     sample = Sample(np.zeros((*size, 3), np.uint8), np.zeros((0, 4), np.float32))
