@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic, process_time
 from typing import Any, Protocol
 
 import keras
@@ -248,7 +249,7 @@ class Checkpoint(BatchCallback):
     """After every epoch and every few steps: detector and optimiser, and then the state that refers to them.
 
     A state refers to whole files only, and files that no state needs are removed after it is written; so a run that is
-    killed anywhere goes on from the state before.
+    killed anywhere goes on from the state before. The log gets a line an epoch, with its cost in this process.
 
     Args:
         keeper: the run's folder.
@@ -273,9 +274,11 @@ class Checkpoint(BatchCallback):
         super().__init__()
         self.keeper, self.stage, self.trained, self.masks = keeper, stage, trained, masks
         self.every, self.keep = every, keep
+        self._began = 0.0, 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         super().on_epoch_begin(epoch)
+        self._began = monotonic(), process_time()
         if self.first_batch:  # Keras has just set the means to zero
             assert self.keeper.position is not None
             assert self.keeper.position.metrics is not None
@@ -298,7 +301,9 @@ class Checkpoint(BatchCallback):
         with keeper.writing():
             if keeper.writes:
                 write_text(keeper.path / "history.csv", csv_text(keeper.history))
-        logger.info("epoch %d (%s): %s", done, self.stage, ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
+        terms = ", ".join(f"{k} {v:.4g}" for k, v in values.items())
+        seconds, of_cpu = monotonic() - self._began[0], process_time() - self._began[1]
+        logger.info("epoch %d (%s; %.0f s, %.0f s of CPU): %s", done, self.stage, seconds, of_cpu, terms)
 
     def _best(self) -> Best | None:
         return self.keeper.position.best if self.keeper.position else None

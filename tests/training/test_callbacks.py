@@ -179,6 +179,18 @@ def test_checkpoints_state_and_history(tmp_path: Path, linear: keras.Model) -> N
     assert keras.saving.load_model(folder.checkpoint(3)).optimizer is not None
 
 
+def test_the_log_says_what_an_epoch_cost(
+    tmp_path: Path, linear: keras.Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint = _checkpoint(RunFolder(tmp_path), linear)
+    monkeypatch.setattr("lib.training.callbacks.monotonic", iter([100.0, 190.0]).__next__)
+    monkeypatch.setattr("lib.training.callbacks.process_time", iter([7.0, 127.0]).__next__)
+    checkpoint.on_epoch_begin(4)
+    with caplog.at_level(logging.INFO):
+        checkpoint.on_epoch_end(4, {"loss": 0.25, "val_loss": 0.5})
+    assert "epoch 5 (pretrain; 90 s, 120 s of CPU): loss 0.25, val_loss 0.5" in caplog.text
+
+
 def test_checkpoints_within_an_epoch_replace_each_other(tmp_path: Path, linear: keras.Model) -> None:
     folder = RunFolder(tmp_path)
     checkpoint = _checkpoint(folder, linear, every=2)
