@@ -5,7 +5,7 @@
 
 Some plans that leave SEARCH.target, drawn at random, are each tried in every way: from the same weights, on the same
 batches, judged on the same images. The table has the rank correlation (Spearman's) of each way's validation losses with
-those of the longest, and the seconds of a trial.
+those of both long ones, and the seconds of a trial.
 """
 
 import argparse
@@ -47,11 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         records = load_data(wiring.data_settings(config)).train
         base = wiring.search_settings(config)
         ways = {
-            f"{options.long} steps": replace(base.schooling, steps=options.long, repair_images=0),
-            f"{options.short} steps": replace(base.schooling, steps=options.short, repair_images=0),
-            f"repair, {options.short} steps": replace(
-                base.schooling, steps=options.short, repair_images=options.repair_images
-            ),
+            f"{'repair, ' if images else ''}{steps} steps": replace(base.schooling, steps=steps, repair_images=images)
+            for steps in (options.long, options.short)
+            for images in (0, options.repair_images)
         }
         searches = {
             name: Search(replace(base, schooling=schooling), trainer, records, Path(config.MODEL.model_path))
@@ -70,12 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seconds[name] = (perf_counter() - began) / len(plans)
             search.trials.restore()
             print(f"{name}: {', '.join(f'{loss:.4f}' for loss in losses[name])}", flush=True)
-        longest = next(iter(losses.values()))
-        rows = [
-            [name, *(f"{x:.2f}" for x in (spearmanr(found, longest).statistic, min(found), max(found), seconds[name]))]
-            for name, found in losses.items()
-        ]
-        print(markdown_table(["a trial", "rank correlation", "best loss", "worst loss", "s a trial"], rows))
+        long_ones = list(ways)[:2]
+        rows = []
+        for name, found in losses.items():
+            ranks = [spearmanr(found, losses[long]).statistic for long in long_ones]
+            rows.append([name, *(f"{x:.2f}" for x in (*ranks, min(found), max(found), seconds[name]))])
+        with_long = [f"rank correlation with {long}" for long in long_ones]
+        print(markdown_table(["a trial", *with_long, "best loss", "worst loss", "s a trial"], rows))
         print(f"\n{len(plans)} plans of {config.SEARCH.budget}, {target:g} of which are left")
     return 0
 
