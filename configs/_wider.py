@@ -50,11 +50,11 @@ def smaller(config: Config) -> Config:
     return config
 
 
-def smaller_eresfd(rate: float) -> Config:
+def smaller_eresfd(rate: float | dict[str, float]) -> Config:
     """Published EResFD weights at a rate for every set, by `smaller`."""
     config = smaller(on_wider())
     config.MODEL.pretrained_model = "models/eresfd.keras"  # loading it takes pretrain's place
-    config.PRUNE.rate = rate  # share of each set's channels
+    config.PRUNE.rate = rate  # share of each set's channels, of all or by name
     return config
 
 

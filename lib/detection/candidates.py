@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.arrays import FloatArray
+from lib.arrays import FloatArray, IntArray
 from lib.geometry.anchors import AnchorSpec, Scoring, anchor_grid, decode
 from lib.geometry.scores import margins, probabilities
 from lib.geometry.suppression import best_first, best_passing
@@ -37,8 +37,7 @@ def from_scores(
     """
     chosen = best_passing(scores, threshold, MAX_CANDIDATES)
     best = chosen[best_first(scores[chosen])]
-    grid = anchor_grid(anchors, *size_px)
-    return decode(offsets.take(best, axis=0), grid.take(best, axis=0), anchors.code), scores[best]
+    return _decoded(offsets, best, anchors, size_px), scores[best]
 
 
 def from_logits(
@@ -53,9 +52,13 @@ def from_logits(
     passing = near[probabilities(leads[near], anchors.scoring) >= threshold]
     chosen = passing[best_passing(leads[passing], -math.inf, MAX_CANDIDATES)]
     best = chosen[best_first(leads[chosen])]
+    return _decoded(offsets, best, anchors, size_px), probabilities(leads[best], anchors.scoring)
+
+
+def _decoded(offsets: FloatArray, chosen: IntArray, anchors: AnchorSpec, size_px: tuple[int, int]) -> FloatArray:
+    """The boxes of the chosen anchors."""
     grid = anchor_grid(anchors, *size_px)
-    boxes = decode(offsets.take(best, axis=0), grid.take(best, axis=0), anchors.code)
-    return boxes, probabilities(leads[best], anchors.scoring)
+    return decode(offsets.take(chosen, axis=0), grid.take(chosen, axis=0), anchors.code)
 
 
 def _least_margin(threshold: float, scoring: Scoring) -> float:

@@ -136,12 +136,12 @@ def decode(offsets: FloatArray, anchors_cxcywh: FloatArray, code: Code = "centre
         boxes[..., 2:] = np.maximum(boxes[..., 2:], boxes[..., :2])  # NMS operators differ on inverted boxes
         return boxes
     of_centre, of_size = variances_of(code)
-    x, y, width, height = np.moveaxis(anchors_cxcywh, -1, 0)  # columns: loops over rows of two or four are slow
+    x, y, width, height = np.moveaxis(anchors_cxcywh, -1, 0)
     dx, dy, log_width, log_height = np.moveaxis(offsets, -1, 0)
     x, y = x + dx * of_centre * width, y + dy * of_centre * height
-    half_width = width * np.exp(np.minimum(log_width * of_size, MAX_LOG_SIZE)) / 2
-    half_height = height * np.exp(np.minimum(log_height * of_size, MAX_LOG_SIZE)) / 2
-    return np.stack([x - half_width, y - half_height, x + half_width, y + half_height], axis=-1)
+    width = width * np.exp(np.minimum(log_width * of_size, MAX_LOG_SIZE))
+    height = height * np.exp(np.minimum(log_height * of_size, MAX_LOG_SIZE))
+    return cxcywh_to_xyxy(np.stack([x, y, width, height], axis=-1))
 
 
 def variances_of(code: Code) -> tuple[float, float]:
