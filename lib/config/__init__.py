@@ -134,6 +134,11 @@ class Config(Settings):
                 "PRUNE.steps takes channels out in steps with training between, in the place of soft pruning; set "
                 "TRAIN.stages = ('pretrain', 'shrink', 'repair', 'finetune', 'evaluate')"
             )
+        if self.PRUNE.steps > 1 and self.PRUNE.repair != "off" and "repair" not in stages:
+            raise ConfigError(
+                "PRUNE.steps repairs what each step leaves but the last, which the stage 'repair' does; add it behind "
+                "'shrink' in TRAIN.stages, or set PRUNE.repair = 'off' for none"
+            )
         if "pretrain" not in stages and not self.MODEL.pretrained_model:
             raise ConfigError(
                 f"without the stage 'pretrain', MODEL.pretrained_model must name the model for {stages[0]!r} to start "

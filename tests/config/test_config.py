@@ -248,7 +248,7 @@ def test_what_processes_cannot_share_is_refused(changes: dict[str, Any]) -> None
 
 def test_processes_cannot_share_a_removal_in_steps() -> None:
     config = Config()
-    config.TRAIN.stages, config.TRAIN.distribution = ("pretrain", "shrink", "finetune"), "data_parallel"
-    config.PRUNE.steps = 2
+    config.TRAIN.stages = ("pretrain", "shrink", "repair", "finetune")
+    config.TRAIN.distribution, config.PRUNE.steps = "data_parallel", 2
     with pytest.raises(ConfigError, match=r"not PRUNE\.steps; run"):
         config.check()

@@ -35,7 +35,7 @@ def config(samples: SampleSet, tmp_path: Path) -> Config:
     config.DATA.hin = config.DATA.win = config.COST.hin = config.COST.win = 64
     config.MODEL.pretrained_model = str(tmp_path / "start.keras")
     config.MODEL.model_path = str(tmp_path / "run")
-    config.TRAIN.stages = ("pretrain", "shrink", "finetune")
+    config.TRAIN.stages = ("pretrain", "shrink", "repair", "finetune")
     config.TRAIN.batch_size = 4
     config.FINETUNE.epoch = 1
     config.PRUNE.rate, config.PRUNE.steps, config.PRUNE.step_epoch, config.PRUNE.repair_images = 0.5, 2, 1, 2
@@ -50,7 +50,7 @@ def _weights(config: Config) -> list[np.ndarray]:
 def test_each_step_takes_as_much_and_is_trained(config: Config) -> None:
     results = run(config)
     rows = {row["stage"]: row["parameters"] for row in results["stages"]}
-    assert list(rows) == ["imported", "step_1", "step_1_trained", "shrunk", "finetune"]
+    assert list(rows) == ["imported", "step_1", "step_1_trained", "shrunk", "repaired", "finetune"]
     assert rows["imported"] > rows["step_1"] == rows["step_1_trained"] > rows["shrunk"] == rows["finetune"]
     assert results["removal"]["of"] == "step_1_trained"
     folder = Path(config.MODEL.model_path) / "optimized"
@@ -95,6 +95,7 @@ def test_killed_in_a_step_it_goes_on_and_ends_the_same(
     [
         ("TRAIN.stages=pretrain,soft_prune,shrink,finetune", "in the place of soft pruning"),
         ("TRAIN.stages=pretrain,finetune,shrink", "in the place of soft pruning"),
+        ("TRAIN.stages=pretrain,shrink,finetune", "add it behind 'shrink'"),
         ("PRUNE.min_channels=0", "min_channels of at least 1"),
     ],
 )
