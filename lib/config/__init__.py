@@ -136,8 +136,8 @@ class Config(Settings):
             )
         if self.PRUNE.steps > 1 and self.PRUNE.repair != "off" and "repair" not in stages:
             raise ConfigError(
-                "PRUNE.steps repairs what each step leaves but the last, which the stage 'repair' does; add it behind "
-                "'shrink' in TRAIN.stages, or set PRUNE.repair = 'off' for none"
+                "PRUNE.steps repairs what every step but the last leaves, and the stage 'repair' what the last one "
+                "does; add it behind 'shrink' in TRAIN.stages, or set PRUNE.repair = 'off' for none"
             )
         if "pretrain" not in stages and not self.MODEL.pretrained_model:
             raise ConfigError(
