@@ -4,12 +4,11 @@ Commands  python tools/import_weights.py --weights eresfd_16.pth --output models
           python pruned_train.py --config configs/eresfd_70.py DATA.root_path=/path/to/WIDER
 Data      WIDER FACE as it is distributed. Figures below are from 3,059 of its training photographs and 480 of masked
           faces in one annotation file: set DATA.train_txt_path and DATA.train_image_dir to yours
-Cost      28 passes over 3,539 photographs with the unpruned model as teacher, 50 minutes of one core's time, repair,
-          validation and AP included
-Expected  AP 0.6117 / 0.7444 on 298 WIDER FACE / 120 masked faces' validation photographs (unpruned 0.6548 / 0.7044);
-          repaired, before training, 0.5598 / 0.5959; 10 passes without a teacher (FINETUNE.epoch=10 DISTIL.teacher=),
-          15 minutes: 0.5988 / 0.7671. FINETUNE.epoch=14, and then configs/eresfd_end.py with FINETUNE.epoch=3 and
-          FINETUNE.lr=4e-4, 56 minutes of processors' time in all: 0.6154 / 0.7301
+Cost      5 passes over 3,539 photographs at 640 px with the unpruned model as teacher, 48 minutes of processors' time
+          on one with AVX2 (TF_ENABLE_ONEDNN_OPTS=1, docs/runs.md); repair, validation and AP 4 more
+Expected  AP 0.6176 / 0.7287 on 298 WIDER FACE / 120 masked faces' validation photographs (unpruned 0.6548 / 0.7044);
+          repaired, before training, 0.5598 / 0.5959. Other ways to it, at 320 px by AdamW and with 640 px at the end,
+          reach 0.6117 / 0.7444 and 0.6154 / 0.7301 in 50 and 56 minutes: docs/recovery.md
 """
 
 from configs._wider import smaller_eresfd
@@ -18,4 +17,9 @@ config = smaller_eresfd(rate=0.1875)
 
 config.MODEL.model_path = "runs/eresfd_70"
 config.DISTIL.teacher = "start"  # the model that the run starts with
-config.FINETUNE.epoch = 28
+config.TRAIN.optimizer = "muon"
+config.TRAIN.batch_size = 4
+config.DATA.hin = 640  # px
+config.DATA.win = 640  # px
+config.DATA.crop_min = 0.8  # nearly whole photographs: faces at the size at which they are detected
+config.FINETUNE.epoch = 5

@@ -7,8 +7,8 @@ Data      as in configs/eresfd_50.py
 Cost      four passes over 3,539 photographs took 28 minutes of processors' time
 Expected  AP 0.5851 / 0.7068 becomes 0.5978 / 0.7014 on 298 WIDER FACE / 120 masked faces' validation photographs
           (half of the multiply-accumulates, rates of configs/eresfd_searched.py), and by the same once more, at a rate
-          of 4e-4, 0.5998 / 0.7008; 14 epochs of configs/eresfd_70.py, 0.6098 / 0.7463, became 0.6154 / 0.7301 by three
-          passes at 4e-4; docs/recovery.md
+          of 4e-4, 0.5998 / 0.7008; 14 epochs of configs/eresfd_50.py with PRUNE.rate=0.1875, 0.6098 / 0.7463, became
+          0.6154 / 0.7301 by three passes at 4e-4; docs/recovery.md
 """
 
 from configs._wider import smaller_eresfd

@@ -43,7 +43,7 @@ class Train(Section):
     batch_size: Positive = 16
     lr_schedule: Literal["step", "cosine"] = "step"
     warmup_step: Count = 0
-    optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
+    optimizer: Literal["adam", "adamw", "muon", "sgd"] = "adamw"
     momentum: Rate = 0.9
     weight_decay_factor: Annotated[float, Field(ge=0)] = 5e-4
     clip_value: Annotated[float, Field(ge=0)] = 0.0

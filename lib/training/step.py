@@ -146,6 +146,13 @@ def _has_regularizers(detector: keras.Model) -> bool:
     return any(layer.activity_regularizer is not None for layer in detector.layers)
 
 
+def inner_kernels(detector: keras.Model) -> list[str]:
+    """The paths of the kernels of convolutions and dense layers, but those of the heads: what "muon" is for."""
+    kinds = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, keras.layers.Dense)
+    layers = [inner for layer in _before_the_heads(detector) for inner in layer._flatten_layers()]
+    return [layer.kernel.path for layer in layers if isinstance(layer, kinds)]
+
+
 def _before_the_heads(detector: keras.Model) -> list[keras.layers.Layer]:
     """All layers but those from the last weights on the way to an output: their numbers are the predictions."""
     heads: set[str] = set()

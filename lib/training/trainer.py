@@ -24,7 +24,7 @@ from lib.training.losses import LossSettings, losses_of
 from lib.training.optimizer import OptimizerSettings, coupled_decay, make_optimizer
 from lib.training.processes import alone, distributed, present, share_of, whole_batches
 from lib.training.simota import MatchingLoss
-from lib.training.step import TrainingModel
+from lib.training.step import TrainingModel, inner_kernels
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class Trainer:
         self.sparsity: GroupSparsity | None = None
         if settings.sparsity:
             self.sparsity = GroupSparsity(model, settings.sparsity, named_ratios(model, settings.sparsity_ratios))
-        optimizer = make_optimizer(settings.optimizer)
+        optimizer = make_optimizer(settings.optimizer, inner_kernels(model))
         optimizer.build(model.trainable_variables)  # inside the traced step it would cost a second trace
         self.held = HeldMasks(model, settings.mode, getattr(optimizer, "inner_optimizer", optimizer))
         model.compile(optimizer)  # so that checkpoints hold the optimiser

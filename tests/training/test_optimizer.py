@@ -53,6 +53,30 @@ def test_adam_takes_steps_of_the_rate_and_decoupled_decay_pulls_beside_it() -> N
     assert coupled_decay(OptimizerSettings(name="adamw", weight_decay=0.5)) == 0
 
 
+def test_muon_moves_a_kernel_by_an_orthogonal_matrix_and_the_rest_as_adamw_does() -> None:
+    rng = np.random.default_rng(0)
+    start, gradient = (rng.normal(size=(3, 3, 4, 6)).astype(np.float32) for _ in range(2))
+    kernel, head, bias = (keras.Variable(start, name=name) for name in ("kernel", "head", "bias"))
+    settings = OptimizerSettings(name="muon", weight_decay=0.5)
+    optimizer = make_optimizer(settings, ["kernel"])
+    optimizer = type(optimizer).from_config(optimizer.get_config())  # as a checkpoint holds it
+    optimizer.build([kernel, head, bias])
+    optimizer.learning_rate = 0.1
+    optimizer.apply([keras.ops.convert_to_tensor(gradient)] * 3, [kernel, head, bias])
+    moved = ((start * (1 - 0.1 * 0.5) - np.asarray(kernel)) / 0.1).reshape(36, 6)
+    assert np.linalg.svd(moved, compute_uv=False) / (0.2 * 6) == pytest.approx(np.ones(6), abs=0.35)  # sqrt(36) = 6
+    assert (moved * gradient.reshape(36, 6)).sum() > 0
+    assert np.sqrt(np.mean(moved**2)) == pytest.approx(0.2, abs=0.07)
+    alike = make_optimizer(OptimizerSettings(name="adamw", weight_decay=0.5))
+    other = keras.Variable(start)
+    alike.build([other])
+    alike.learning_rate = 0.1
+    alike.apply([keras.ops.convert_to_tensor(gradient)], [other])
+    for variable in (head, bias):
+        assert np.asarray(variable) == pytest.approx(np.asarray(other), abs=1e-5)
+    assert coupled_decay(settings) == 0
+
+
 def test_clipping() -> None:
     common: dict[str, Any] = {"name": "sgd", "momentum": 0.0}
     assert _updated(make_optimizer(OptimizerSettings(clip_value=5.0, **common)), 0.0, [-70.0], 0.1) == pytest.approx(

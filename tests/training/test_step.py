@@ -4,9 +4,10 @@ import keras
 import numpy as np
 import pytest
 
+from lib.models import build
 from lib.pruning.sparsity import GroupSparsity
 from lib.training.losses import BoxLoss, ScoreLoss
-from lib.training.step import TrainingModel
+from lib.training.step import TrainingModel, inner_kernels
 from tests.detectors import small_detector
 
 
@@ -84,3 +85,14 @@ def test_layers_are_shared_and_the_step_is_traced_once(batch: Any) -> None:
     for _ in range(3):
         model.train_on_batch(*batch)
     assert model.traces == 1
+
+
+def test_inner_kernels_are_those_of_convolutions_that_are_no_heads() -> None:
+    detector = build("eresfd")
+    found = set(inner_kernels(detector))
+    kernels = {w.path for w in detector.trainable_variables if len(w.shape) == 4}
+    assert kernels - found == {f"head{level}_{kind}/kernel" for level in range(6) for kind in ("boxes", "scores")}
+    assert len(found) == len(kernels) - 12
+    separable = set(inner_kernels(build("yunet_n")))
+    assert "model1_conv1_point/kernel" in separable
+    assert "model1_conv1/kernel" not in separable  # depthwise

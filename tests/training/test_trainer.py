@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
@@ -114,10 +115,12 @@ def test_validation_names_its_terms(config: Config, records: list[Record]) -> No
     assert terms["loss"] == pytest.approx(terms["boxes_loss"] + terms["scores_loss"], rel=1e-5)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_an_epoch_resumed_in_its_middle_ends_as_if_it_had_not_been(
-    config: Config, records: list[Record], tmp_path: Path
+    config: Config, records: list[Record], tmp_path: Path, optimizer: Literal["adamw", "muon"]
 ) -> None:
     """Optimiser, average, accumulated gradients and the epoch's means of the terms included."""
+    config.TRAIN.optimizer = optimizer
     config.TRAIN.ema = 0.9
     config.TRAIN.accumulate = 2
     rates = LearningRates((1e-3, 1e-4), (2,))
