@@ -147,10 +147,13 @@ def _has_regularizers(detector: keras.Model) -> bool:
 
 
 def inner_kernels(detector: keras.Model) -> list[str]:
-    """The paths of the kernels of convolutions and dense layers, but those of the heads: what "muon" is for."""
+    """The paths of the kernels of convolutions and dense layers, but those of the heads: what "muon" is for.
+
+    Grouped convolutions are left out: their kernel is several matrices.
+    """
     kinds = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, keras.layers.Dense)
     layers = [inner for layer in _before_the_heads(detector) for inner in layer._flatten_layers()]
-    return [layer.kernel.path for layer in layers if isinstance(layer, kinds)]
+    return [x.kernel.path for x in layers if isinstance(x, kinds) and getattr(x, "groups", 1) == 1]
 
 
 def _before_the_heads(detector: keras.Model) -> list[keras.layers.Layer]:

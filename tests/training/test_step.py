@@ -96,3 +96,6 @@ def test_inner_kernels_are_those_of_convolutions_that_are_no_heads() -> None:
     separable = set(inner_kernels(build("yunet_n")))
     assert "model1_conv1_point/kernel" in separable
     assert "model1_conv1/kernel" not in separable  # depthwise
+    image = keras.Input((8, 8, 4))
+    grouped = keras.layers.Conv2D(4, 3, groups=2)(keras.layers.Conv2D(4, 3, name="whole")(image))
+    assert inner_kernels(keras.Model(image, keras.layers.Conv2D(2, 1)(grouped))) == ["whole/kernel"]
