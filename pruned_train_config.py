@@ -98,7 +98,7 @@ config.FINETUNE.lock_bn = False  # True: batch normalisations stay as they are i
 
 # --- training, the same in every stage ---------------------------------------------------------------------------
 config.TRAIN.batch_size = 16
-config.TRAIN.optimizer = "adamw"  # decay decoupled; "muon": likewise; "adam": coupled, as published; "sgd": coupled
+config.TRAIN.optimizer = "adamw"  # decay decoupled; "muon" (docs/recovery.md) too; "adam", as published, "sgd": coupled
 config.TRAIN.momentum = 0.9  # of sgd; 0: off
 config.TRAIN.lr_schedule = "step"  # or "cosine": half a cosine from a stage's first rate to its lr_end
 config.TRAIN.warmup_step = 0  # steps over which every stage's rate rises from 0; 0: off
