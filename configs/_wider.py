@@ -58,6 +58,14 @@ def smaller_eresfd(rate: float | dict[str, float]) -> Config:
     return config
 
 
+def nearly_whole_photographs(config: Config) -> None:
+    """Large crops at 640 px, in which faces have the size at which they are detected."""
+    config.TRAIN.batch_size = 4
+    config.DATA.hin = 640  # px
+    config.DATA.win = 640  # px
+    config.DATA.crop_min = 0.8  # smallest random crop, share of the largest square
+
+
 def short_trials(config: Config, repair_images: int) -> None:
     """Trials of a search that are repaired before a few steps judge them."""
     config.SEARCH.repair_images = repair_images

@@ -8,18 +8,15 @@ Cost      5 passes over 3,539 photographs at 640 px with the unpruned model as t
           on one with AVX2 (TF_ENABLE_ONEDNN_OPTS=1, docs/runs.md); repair, validation and AP 4 more
 Expected  AP 0.6176 / 0.7287 on 298 WIDER FACE / 120 masked faces' validation photographs (unpruned 0.6548 / 0.7044);
           repaired, before training, 0.5598 / 0.5959. Other ways to it, at 320 px by AdamW and with 640 px at the end,
-          reach 0.6117 / 0.7444 and 0.6154 / 0.7301 in 50 and 56 minutes: docs/recovery.md
+          reach 0.6117 / 0.7444 and 0.6154 / 0.7301 in 50 and 56 minutes of another processor: docs/recovery.md
 """
 
-from configs._wider import smaller_eresfd
+from configs._wider import nearly_whole_photographs, smaller_eresfd
 
 config = smaller_eresfd(rate=0.1875)
 
 config.MODEL.model_path = "runs/eresfd_70"
 config.DISTIL.teacher = "start"  # the model that the run starts with
 config.TRAIN.optimizer = "muon"
-config.TRAIN.batch_size = 4
-config.DATA.hin = 640  # px
-config.DATA.win = 640  # px
-config.DATA.crop_min = 0.8  # nearly whole photographs: faces at the size at which they are detected
+nearly_whole_photographs(config)
 config.FINETUNE.epoch = 5

@@ -11,17 +11,14 @@ Expected  AP 0.5851 / 0.7068 becomes 0.5978 / 0.7014 on 298 WIDER FACE / 120 mas
           0.6154 / 0.7301 by three passes at 4e-4; docs/recovery.md
 """
 
-from configs._wider import smaller_eresfd
+from configs._wider import nearly_whole_photographs, smaller_eresfd
 
 config = smaller_eresfd(rate=0)  # nothing more is taken out
 
 config.MODEL.model_path = "runs/eresfd_end"
 config.MODEL.pretrained_model = "runs/eresfd_50/optimized/finetune.keras"
 config.TRAIN.stages = ("pretrain", "finetune", "evaluate")
-config.TRAIN.batch_size = 4
-config.DATA.hin = 640  # px
-config.DATA.win = 640  # px
-config.DATA.crop_min = 0.8  # smallest random crop, share of the largest square
+nearly_whole_photographs(config)
 config.DISTIL.teacher = "models/eresfd.keras"
 config.FINETUNE.epoch = 4
 config.FINETUNE.lr = 5e-4
