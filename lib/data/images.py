@@ -4,6 +4,7 @@ import logging
 import os
 import stat
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -27,9 +28,9 @@ _DEPTHS = (8, 10, 12, 14, 16)  # bits of the sensors whose numbers are kept in 1
 
 
 def image_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """The image files, by suffix, in a folder and the folders in it, sorted; hidden ones left out.
+    """The image files, by suffix, in a folder and the folders in it, linked ones too, sorted; hidden files left out.
 
-    Images of other formats are left out too; their number is logged as a warning.
+    Images of other formats and folders that cannot be read are left out too, which is logged as a warning.
 
     Raises:
         DataError: there is no such folder, or no image in it.
@@ -38,7 +39,7 @@ def image_files(folder: str | os.PathLike[str]) -> list[Path]:
     root = Path(folder)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; expected one with images")
-    files = sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
+    files = sorted(path for path in _below(root) if path.is_file() and not path.name.startswith("."))
     found = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     others = [path for path in files if path.suffix.lower() in _OTHER_SUFFIXES]
     left_out = ""
@@ -51,6 +52,20 @@ def image_files(folder: str | os.PathLike[str]) -> list[Path]:
     if left_out:
         logger.warning("%s: %s", root, left_out)
     return found
+
+
+def _below(root: Path) -> Iterator[Path]:
+    """What lies in a folder and the folders in it; of several ways to a folder, by links, only the first is taken."""
+    seen: set[str] = set()
+    for directory, folders, files in os.walk(
+        root, onerror=lambda error: logger.warning("%s: left out, %s", error.filename, error.strerror), followlinks=True
+    ):
+        folders.sort()
+        if (place := os.path.realpath(directory)) in seen:
+            folders.clear()
+            continue
+        seen.add(place)
+        yield from (Path(directory, name) for name in files)
 
 
 def read_rgb(path: str | os.PathLike[str]) -> NDArray[np.uint8]:

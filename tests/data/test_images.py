@@ -1,3 +1,4 @@
+import errno
 import os
 import struct
 import zlib
@@ -187,3 +188,34 @@ def test_what_a_folder_holds_besides_is_counted_and_named(
     write_rgb(tmp_path / "e.png", _image(rng))
     assert image_files(tmp_path) == [tmp_path / "e.png"]
     assert "1 .jfif, 1 .HEIC, 2 .tiff left out" in caplog.text
+
+
+def test_linked_folders_are_looked_into_once(tmp_path: Path) -> None:
+    data, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    (data / "event").mkdir(parents=True)
+    elsewhere.mkdir()
+    for file in (data / "a.jpg", data / "event" / "b.jpg", elsewhere / "c.jpg"):
+        file.touch()
+    (data / "linked").symlink_to(elsewhere)
+    (data / "event" / "round").symlink_to(data)  # a circle
+    (elsewhere / "again").symlink_to(data / "event")
+    (data / "linked.jpg").symlink_to(elsewhere / "c.jpg")
+    names = [file.relative_to(data).as_posix() for file in image_files(data)]
+    assert names == ["a.jpg", "event/b.jpg", "linked/c.jpg", "linked.jpg"]
+
+
+def test_a_folder_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "closed").mkdir()
+    look = os.scandir
+
+    def scandir(path: str) -> object:
+        if path == str(tmp_path / "closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert image_files(tmp_path) == [tmp_path / "a.jpg"]
+    assert "closed: left out, Permission denied" in caplog.text
