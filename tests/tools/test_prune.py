@@ -23,13 +23,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("found", [False, True], ids=["rates", "what a search has found"])
-def test_prunes_saves_and_proves_it(found: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prunes_saves_and_proves_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = tmp_path / "model.keras"
     save(random_detector(width_mult=8 / 256), checkpoint)
     rates = tmp_path / "rates.json"
-    content = {"conv1": 0.5, "stage?_block1_conv1": 1}
-    rates.write_text(json.dumps({"rate": content, "target": 0.5} if found else content))
+    rates.write_text(json.dumps({"conv1": 0.5, "stage?_block1_conv1": 1}))
     small, masked = tmp_path / "small.keras", tmp_path / "masked.keras"
     command = [f"--ckpt_path={checkpoint}", f"--rates={rates}", f"--output={small}", f"--masked={masked}"]
     assert main([*command, "--min_channels=0", "--check", "--height=64", "--width=64"]) == 0
@@ -39,6 +37,16 @@ def test_prunes_saves_and_proves_it(found: bool, tmp_path: Path, capsys: pytest.
     left = count_parameters(load(small))
     assert re.search(rf"^\| sum .*\| +{left:,} \|", printed, re.MULTILINE)
     assert left < count_parameters(load(masked)) == count_parameters(load(checkpoint))
+
+
+def test_takes_what_a_search_has_found(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    printed = []
+    for content in ({"conv1": 0.5}, {"rate": {"conv1": 0.5}, "target": 0.5}):
+        (tmp_path / "rates.json").write_text(json.dumps(content))
+        assert main([f"--ckpt_path={checkpoint}", f"--rates={tmp_path}/rates.json"]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+    assert "sum" in printed[0]
 
 
 def test_meets_a_budget(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
