@@ -266,11 +266,12 @@ def test_a_picture_of_samples_on_demand(config: Config, tmp_path: Path) -> None:
     assert seen == [True]
 
 
-@pytest.mark.slow
-def test_searched_rates_are_pruned(config: Config) -> None:
+def test_searched_rates_are_pruned(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lib.runs.wiring.build", lambda *_, **__: small_detector(16))
     config.TRAIN.stages = ("pretrain", "soft_prune", "finetune", "shrink")
     config.PRETRAIN.epoch = config.SOFT_PRUNE.epoch = config.FINETUNE.epoch = 1
     config.SEARCH.enabled = True
+    config.SEARCH.groups = {"fine": ["conv1"], "coarse": ["conv3"]}
     config.SEARCH.target, config.SEARCH.tolerance = 0.6, 0.03
     config.SEARCH.n_init_points, config.SEARCH.n_opt_iterations = 2, 0
     config.SEARCH.steps, config.SEARCH.recalibration_batches = 1, 0
