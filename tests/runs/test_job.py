@@ -44,11 +44,11 @@ def config(samples: SampleSet, tmp_path: Path) -> Config:
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the place of EResFD a detector whose step compiles in a second."""
+def small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the place of EResFD a detector whose step compiles in a second; its channels are the parameter, or 4."""
 
     def build_small(*_: Any, **__: Any) -> keras.Model:
-        return small_detector()
+        return small_detector(getattr(request, "param", 4))
 
     monkeypatch.setattr("lib.runs.wiring.build", build_small)
 
@@ -266,8 +266,9 @@ def test_a_picture_of_samples_on_demand(config: Config, tmp_path: Path) -> None:
     assert seen == [True]
 
 
-def test_searched_rates_are_pruned(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lib.runs.wiring.build", lambda *_, **__: small_detector(16))
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("small", [16], indirect=True)
+def test_searched_rates_are_pruned(config: Config) -> None:
     config.TRAIN.stages = ("pretrain", "soft_prune", "finetune", "shrink")
     config.PRETRAIN.epoch = config.SOFT_PRUNE.epoch = config.FINETUNE.epoch = 1
     config.SEARCH.enabled = True
