@@ -48,6 +48,7 @@ OVERRIDES = [
     "FINETUNE.epoch=2",
     "PRUNE.epoch_prune=1",
     "PRUNE.rate=0.5",
+    "PRUNE.repair_images=2",
     "TRAIN.batch_size=2",
     "TRAIN.checkpoint_every_step=3",
     "TRAIN.ema=0.9",
@@ -65,11 +66,7 @@ OVERRIDES = [
 REFUSED = b"another process works in it"
 
 
-ORDERS = (
-    "pretrain,soft_prune,shrink,finetune",
-    "pretrain,soft_prune,finetune,shrink",
-    "pretrain,search,shrink,finetune",
-)
+ORDERS = ("pretrain,search,shrink,repair,finetune", "pretrain,soft_prune,finetune,shrink")
 
 
 class Job:

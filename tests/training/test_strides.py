@@ -107,7 +107,7 @@ from lib.training.losses import BoxLoss, ScoreLoss
 from lib.training.step import TrainingModel
 random = np.random.default_rng(0)
 images = random.uniform(0, 255, (2, 320, 320, 3)).astype(np.float32)
-for width in range(4, 17):
+for width in range(4, 17, 3):
     keras.utils.set_random_seed(0)
     whole = build("eresfd", width_mult=16 / 256)
     detector = shrink(whole, plan(whole, 1 - width / 16))
@@ -139,5 +139,5 @@ def test_every_width_trains() -> None:
 
 
 @pytest.mark.slow
-def test_a_detector_of_every_width_trains() -> None:
+def test_detectors_of_many_widths_train() -> None:
     _runs(_CHILD_DETECTORS)
