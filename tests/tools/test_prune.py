@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from lib.data.images import write_rgb
-from lib.models import load, save
+from lib.models import build, load, save
 from lib.pruning import apply_masks, channel_sets, plan
 from lib.pruning.cost import count_parameters
-from tests.detectors import random_detector, small_detector
+from tests.detectors import small_detector
 from tests.networks import lively
 from tests.shared import shared
 from tools.prune import main
@@ -23,20 +23,28 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_prunes_saves_and_proves_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    checkpoint = tmp_path / "model.keras"
-    save(random_detector(width_mult=8 / 256), checkpoint)
+def test_prunes_saves_and_proves_it(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rates = tmp_path / "rates.json"
-    rates.write_text(json.dumps({"conv1": 0.5, "stage?_block1_conv1": 1}))
+    rates.write_text(json.dumps({"conv1": 0.5, "conv3": 0.25}))
     small, masked = tmp_path / "small.keras", tmp_path / "masked.keras"
     command = [f"--ckpt_path={checkpoint}", f"--rates={rates}", f"--output={small}", f"--masked={masked}"]
-    assert main([*command, "--min_channels=0", "--check", "--height=64", "--width=64"]) == 0
+    assert main([*command, "--check", "--height=64", "--width=64"]) == 0
     printed = capsys.readouterr().out
     assert "the same in both models" in printed
     assert re.search(r"5 random inputs: largest difference \d", printed)
     left = count_parameters(load(small))
     assert re.search(rf"^\| sum .*\| +{left:,} \|", printed, re.MULTILINE)
     assert left < count_parameters(load(masked)) == count_parameters(load(checkpoint))
+    assert [load(small).get_layer(name).filters for name in ("conv1", "conv2", "conv3")] == [4, 4, 6]
+
+
+def test_whole_branches_go_where_no_channel_has_to_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(build("eresfd", width_mult=4 / 256), tmp_path / "model.keras")
+    (tmp_path / "rates.json").write_text(json.dumps({"stage?_block1_conv1": 1}))
+    command = [f"--ckpt_path={tmp_path}/model.keras", f"--rates={tmp_path}/rates.json", "--height=64", "--width=64"]
+    assert main([*command, "--min_channels=0"]) == 0
+    rows = re.findall(r"^\| stage\d_block1_conv1 .*$", capsys.readouterr().out, re.MULTILINE)
+    assert [int(row.split("|")[4]) for row in rows] == [0] * 5
 
 
 def test_takes_what_a_search_has_found(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """Pruning in steps: what each leaves, and that a run killed between or in them ends with the same bits."""
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,22 +20,23 @@ from lib.runs.stages.removal import take_out
 from tests.detectors import small_detector
 
 
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lib.runs.stages.removal.COMPARED_IMAGES", 1)
-    monkeypatch.setattr("lib.runs.removal.RANDOM_IMAGES", 1)
-    monkeypatch.setattr("lib.runs.stages.removal.repair", partial(repair, positions_per_layer=1000))
+@pytest.fixture(autouse=True, scope="module")
+def _fast() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lib.runs.stages.removal.COMPARED_IMAGES", 1)
+        patch.setattr("lib.runs.removal.RANDOM_IMAGES", 1)
+        patch.setattr("lib.runs.stages.removal.repair", partial(repair, positions_per_layer=1000))
+        yield
 
 
-@pytest.fixture
-def config(samples: SampleSet, tmp_path: Path) -> Config:
-    save(small_detector(8), tmp_path / "start.keras")
+def _config(samples: SampleSet, folder: Path) -> Config:
+    save(small_detector(8), folder / "start.keras")
     config = Config()
     config.DATA.train_txt_path, config.DATA.train_image_dir = str(samples.train_annotations), str(samples.train_images)
     config.DATA.val_txt_path, config.DATA.val_image_dir = str(samples.val_annotations), str(samples.val_images)
     config.DATA.hin = config.DATA.win = config.COST.hin = config.COST.win = 64
-    config.MODEL.pretrained_model = str(tmp_path / "start.keras")
-    config.MODEL.model_path = str(tmp_path / "run")
+    config.MODEL.pretrained_model = str(folder / "start.keras")
+    config.MODEL.model_path = str(folder / "run")
     config.TRAIN.stages = ("pretrain", "shrink", "repair", "finetune")
     config.TRAIN.batch_size = 4
     config.FINETUNE.epoch = 1
@@ -43,28 +45,34 @@ def config(samples: SampleSet, tmp_path: Path) -> Config:
     return config
 
 
-def _weights(config: Config) -> list[np.ndarray]:
-    return [np.asarray(w) for w in load(Path(config.MODEL.model_path) / "optimized" / "finetune.keras").weights]
+@pytest.fixture
+def config(samples: SampleSet, tmp_path: Path) -> Config:
+    return _config(samples, tmp_path)
 
 
-def test_each_step_takes_as_much_and_is_trained(config: Config) -> None:
+@pytest.fixture(scope="module")
+def undisturbed(samples: SampleSet, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The folder and the results of a run that nothing stops."""
+    keras.utils.set_random_seed(0)
+    config = _config(samples, tmp_path_factory.mktemp("undisturbed"))
     results = run(config)
+    return Path(config.MODEL.model_path) / "optimized", results
+
+
+def test_each_step_takes_as_much_and_is_trained(undisturbed: tuple[Path, dict[str, Any]]) -> None:
+    folder, results = undisturbed
     rows = {row["stage"]: row["parameters"] for row in results["stages"]}
     assert list(rows) == ["imported", "step_1", "step_1_trained", "shrunk", "repaired", "finetune"]
     assert rows["imported"] > rows["step_1"] == rows["step_1_trained"] > rows["shrunk"] == rows["finetune"]
     assert results["removal"]["of"] == "step_1_trained"
-    folder = Path(config.MODEL.model_path) / "optimized"
     kept = [load(folder / f"{name}.keras").get_layer("conv2").filters for name in ("imported", "step_1", "shrunk")]
     assert kept == [8, 6, 4]
 
 
 @pytest.mark.parametrize("where", ["take_out", "learn"])
 def test_killed_in_a_step_it_goes_on_and_ends_the_same(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+    config: Config, undisturbed: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    run(config)
-    undisturbed = _weights(config)
-    config.MODEL.model_path = str(tmp_path / "killed")
     with monkeypatch.context() as broken:
         if where == "take_out":
             times = iter([False, True])  # in the second step, after the first has been trained
@@ -86,7 +94,8 @@ def test_killed_in_a_step_it_goes_on_and_ends_the_same(
             run(config)
     keras.backend.clear_session()
     run(config)
-    for one, other in zip(undisturbed, _weights(config), strict=True):
+    folders = (undisturbed[0], Path(config.MODEL.model_path) / "optimized")
+    for one, other in zip(*(load(folder / "finetune.keras").weights for folder in folders), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
