@@ -58,12 +58,12 @@ def smaller_eresfd(rate: float | dict[str, float]) -> Config:
     return config
 
 
-def long_training(config: Config) -> None:
-    """What saw most in a long training at 320 px: steps by Muon, and no crops around an anchor."""
+def by_muon(config: Config, epochs: int, rate: float) -> None:
+    """Fine-tuning that saw most in long trainings: steps by Muon, and no crops around an anchor."""
     config.TRAIN.optimizer = "muon"
     config.DATA.anchor_sampling = 0.0
-    config.FINETUNE.epoch = 32
-    config.FINETUNE.lr = 2e-3
+    config.FINETUNE.epoch = epochs
+    config.FINETUNE.lr = rate
 
 
 def nearly_whole_photographs(config: Config) -> None:

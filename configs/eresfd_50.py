@@ -11,10 +11,10 @@ Expected  AP 0.5861 / 0.7073 on 298 WIDER FACE / 120 masked faces' validation ph
           and behind configs/eresfd_end.py 0.5983 / 0.6683; before training, repaired on 192, 0.3987 / 0.3830
 """
 
-from configs._wider import long_training, smaller_eresfd
+from configs._wider import by_muon, smaller_eresfd
 
 config = smaller_eresfd(rate=0.3125)
 
 config.MODEL.model_path = "runs/eresfd_50"
 config.DISTIL.teacher = "start"  # the model that the run starts with
-long_training(config)
+by_muon(config, epochs=32, rate=2e-3)

@@ -12,7 +12,7 @@ Expected  AP 0.5861 / 0.7073 becomes 0.5983 / 0.6683 on 298 WIDER FACE / 120 mas
           same once more at 4e-4 0.5998 / 0.7008; docs/recovery.md
 """
 
-from configs._wider import nearly_whole_photographs, smaller_eresfd
+from configs._wider import by_muon, nearly_whole_photographs, smaller_eresfd
 
 config = smaller_eresfd(rate=0)  # nothing more is taken out
 
@@ -20,8 +20,5 @@ config.MODEL.model_path = "runs/eresfd_end"
 config.MODEL.pretrained_model = "runs/eresfd_50/optimized/finetune.keras"
 config.TRAIN.stages = ("pretrain", "finetune", "evaluate")
 nearly_whole_photographs(config)
-config.TRAIN.optimizer = "muon"
-config.DATA.anchor_sampling = 0.0  # no crops around an anchor
 config.DISTIL.teacher = "models/eresfd.keras"
-config.FINETUNE.epoch = 4
-config.FINETUNE.lr = 1e-3
+by_muon(config, epochs=4, rate=1e-3)

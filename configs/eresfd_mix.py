@@ -22,7 +22,7 @@ Expected  0.600 and 0.603 of the milliseconds at 480x640 with AVX-512, 0.65 with
           320 px and ten at 640 px, 0.5481 / 0.6272; docs/recovery.md
 """
 
-from configs._wider import long_training, short_trials, smaller_eresfd
+from configs._wider import by_muon, short_trials, smaller_eresfd
 
 config = smaller_eresfd(
     rate={
@@ -38,7 +38,7 @@ config.MODEL.model_path = "runs/eresfd_mix"
 config.PRUNE.channel_divisor = 4  # whole fours run faster: with 11 channels in place of 12 the model takes 0.612
 config.PRUNE.min_channels = 0  # a rate of 1 takes a convolution out, and what it alone fed
 config.DISTIL.teacher = "start"  # the model that the run starts with
-long_training(config)
+by_muon(config, epochs=32, rate=2e-3)
 
 config.SEARCH.budget = "latency"
 config.SEARCH.target = 0.6  # share of the milliseconds that is left, LiteRT, one thread

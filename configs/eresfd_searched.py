@@ -4,8 +4,8 @@ Commands  python tools/import_weights.py --weights eresfd_16.pth --output models
           python pruned_train.py --config configs/eresfd_searched.py DATA.root_path=/path/to/WIDER
 Data      WIDER FACE as it is distributed. Figures below are from 3,059 of its training photographs and 480 of masked
           faces in one annotation file: set DATA.train_txt_path and DATA.train_image_dir to yours
-Cost      the search, 36 trials, took 40 minutes on two cores that a training and tests shared; fine-tuning as in
-          configs/eresfd_50.py
+Cost      the search, 36 trials, took 40 minutes on two cores that a training and tests shared; fine-tuning about
+          80 minutes of processors' time
 Expected  repaired, before training, AP 0.4120 / 0.4398 on 298 WIDER FACE / 120 masked faces (one rate for all sets:
           0.3987 / 0.3830), found on 600 of the photographs with SEARCH.holdout=0.2; fine-tuned 0.5851 / 0.7068 (one
           rate: 0.5830 / 0.7071)

@@ -8,6 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.console import friendly_errors, start_logging
+from lib.errors import ModelError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,8 +22,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     start_logging()
     with friendly_errors():
-        from lib.errors import ModelError
-
         if Path(options.output).suffix != ".keras":
             raise ModelError(f"{options.output}: expected a name ending in .keras")
         from lib.models import load, save  # TensorFlow takes seconds

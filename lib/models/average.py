@@ -29,7 +29,7 @@ def average(models: Sequence[keras.Model], shares: Sequence[float] | None = None
     if len(models) < 2 or len(shares) != len(models):
         raise ConfigError(f"a mean is of two models or more with a share each, got {len(models)} and {len(shares)}")
     if not all(0 <= share < np.inf for share in shares) or not 0 < sum(shares) < np.inf:
-        raise ConfigError(f"shares must be finite, not negative and not all 0, got {list(shares)}")
+        raise ConfigError(f"shares must be finite, not negative and not all 0, got {shares}")
     last = models[-1]
     for number, model in enumerate(models[:-1], 1):
         for one, other in zip_longest(model.weights, last.weights):
@@ -37,13 +37,9 @@ def average(models: Sequence[keras.Model], shares: Sequence[float] | None = None
                 raise ModelError(
                     f"model {number} of {len(models)} is another network than the last: {_said(one)} and {_said(other)}"
                 )
+    parts = np.asarray(shares) / sum(shares)
     mean = keras.models.clone_model(last)
-    mean.set_weights(
-        [
-            _mean([np.asarray(weight) for weight in row], np.asarray(shares) / sum(shares))
-            for row in zip(*(model.weights for model in models), strict=True)
-        ]
-    )
+    mean.set_weights([_mean(row, parts) for row in zip(*(model.get_weights() for model in models), strict=True)])
     return mean
 
 
@@ -51,8 +47,8 @@ def _said(weight: keras.Variable | None) -> str:
     return "nothing" if weight is None else f"{weight.path} {list(weight.shape)}"
 
 
-def _mean(values: Sequence[np.ndarray], shares: np.ndarray) -> np.ndarray:
+def _mean(values: Sequence[np.ndarray], parts: np.ndarray) -> np.ndarray:
     last = values[-1]
     if "float" not in str(last.dtype):
         return last
-    return np.tensordot(shares, np.stack(values).astype(np.float64), 1).astype(last.dtype)
+    return np.tensordot(parts, np.stack(values).astype(np.float64), 1).astype(last.dtype)

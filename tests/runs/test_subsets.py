@@ -62,22 +62,21 @@ def config(samples: SampleSet, tmp_path: Path) -> Config:
 def test_every_sensible_choice_runs(config: Config, names: Names) -> None:
     folder = Path(config.MODEL.model_path)
 
-    def results_of(names: Names) -> dict[str, Any]:
-        config.TRAIN.stages = cast(tuple[Stage, ...], names)
+    def rows_of(stages: Names) -> list[dict[str, Any]]:
+        config.TRAIN.stages = cast(tuple[Stage, ...], stages)
         results: dict[str, Any] = run(config)
         assert json.loads((folder / "results.json").read_text()) == results
         assert bool(results.get("search")) == ("search" in names)
         assert (results.get("removal") is not None) == ("shrink" in names)
-        return results
+        return results["stages"]
 
-    rows = results_of(names)["stages"] if names else []
+    before = rows_of(names) if names else None
+    rows = rows_of((*names, "evaluate"))
     kept = {"soft_prune": "soft_prune", "shrink": "shrunk", "repair": "repaired", "finetune": "finetune"}
-    assert not names or [row["stage"] for row in rows] == ["imported", *(kept[name] for name in names if name in kept)]
-    assert all(row["ap"] is None for row in rows)
-    evaluated = results_of((*names, "evaluate"))["stages"]
-    assert all(0 <= row["ap"] <= 1 for row in evaluated)
-    assert not names or [{**row, "ap": None} for row in evaluated] == rows
-    last = load(folder / "optimized" / f"{evaluated[-1]['stage']}.keras")
+    assert [row["stage"] for row in rows] == ["imported", *(kept[name] for name in names if name in kept)]
+    assert all(0 <= row["ap"] <= 1 for row in rows)
+    assert before is None or before == [{**row, "ap": None} for row in rows]
+    last = load(folder / "optimized" / f"{rows[-1]['stage']}.keras")
     smaller = count_parameters(last) < count_parameters(small_detector())
     assert smaller == ("shrink" in names), "channels go in shrink, and only there"
 

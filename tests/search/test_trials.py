@@ -48,7 +48,7 @@ def trainer() -> Trainer:
 @pytest.fixture(scope="module")
 def space(trainer: Trainer) -> Space:
     budget = Budget("macs", trainer.model)
-    return Space(budget.sets, group_sets(budget.sets, GROUPS["removable"]), budget.share, 0.03)
+    return Space(budget.sets, group_sets(budget.sets, GROUPS["removable"]), budget.share, 0.02)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_the_seed_of_a_random_choice_reaches_the_trials(
     trials.restore()
     if mode == "per_layer":
         sets = channel_sets(trainer.model, mode)
-        space = Space(sets, group_sets(sets, GROUPS[mode]), lambda _: 0.6, 0.03)
+        space = Space(sets, group_sets(sets, GROUPS[mode]), lambda _: 0.6, 0.02)
         kept = tuple(item.size // 2 for item in sets)
     else:
         kept = _proposal(space, [1, 1]).kept

@@ -53,7 +53,6 @@ def config(samples: SampleSet, tmp_path: Path) -> Config:
 @pytest.fixture(scope="module")
 def undisturbed(samples: SampleSet, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The folder and the results of a run that nothing stops."""
-    keras.utils.set_random_seed(0)
     config = _config(samples, tmp_path_factory.mktemp("undisturbed"))
     results = run(config)
     return Path(config.MODEL.model_path) / "optimized", results
