@@ -47,10 +47,17 @@ def random_dsfd(seed: int = 0, **options: Any) -> keras.Model:
 
 
 SMALL_ANCHORS = AnchorSpec(strides=(4, 8), sizes=(16, 32))
+# As a YuNet describes itself, of two levels.
+SMALL_YUNET = AnchorSpec(
+    (4, 8), (4, 8), ratio=1.0, code="plain", place=0.0, scoring="geometric mean", landmarks=5, whole_px=True
+)
 
 
 def small_detector(channels: int = 4, seed: int = 0, anchors: AnchorSpec = SMALL_ANCHORS) -> keras.Model:
-    """A detector of two levels and one residual block, of random weights: its training step compiles in a second."""
+    """A detector of two levels and one residual block, of random weights: its training step compiles in a second.
+
+    With SMALL_YUNET its outputs mean what a YuNet's mean, landmarks included.
+    """
     keras.utils.set_random_seed(seed)
 
     def conv(x: Any, name: str, stride: int = 1) -> Any:
@@ -61,19 +68,17 @@ def small_detector(channels: int = 4, seed: int = 0, anchors: AnchorSpec = SMALL
     fine = conv(layers.Rescaling(1 / 64, offset=-2, name="scale")(image), "conv1", stride=4)
     fine = layers.Add(name="add")([fine, conv(fine, "conv2")])
     levels = [fine, conv(fine, "conv3", stride=2)]
-    boxes, scores = (
-        [
+    widths = {"boxes": 4, "scores": 2} | ({"landmarks": 2 * anchors.landmarks} if anchors.landmarks else {})
+    outputs = {}
+    for kind, width in widths.items():
+        heads = [
             layers.Reshape((-1, width), name=f"{kind}{i}_flat")(
                 layers.Conv2D(width * len(anchors.scales), 1, name=f"head{i}_{kind}")(x)
             )
             for i, x in enumerate(levels)
         ]
-        for kind, width in (("boxes", 4), ("scores", 2))
-    )
-    outputs = {
-        "boxes": ConcatenateAnchors(anchors.to_dict(), name="boxes")(boxes),
-        "scores": layers.Concatenate(axis=1, name="scores")(scores),
-    }
+        join = layers.Concatenate(axis=1, name=kind)
+        outputs[kind] = (ConcatenateAnchors(anchors.to_dict(), name=kind) if kind == "boxes" else join)(heads)
     return keras.Model(image, outputs, name="small")
 
 

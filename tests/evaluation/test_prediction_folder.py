@@ -261,13 +261,13 @@ def test_what_was_interrupted_leaves_no_file(
 def test_results_do_not_depend_on_the_images_before(eresfd: Path) -> None:
     """To the last bit, with one thread: the first image a process sees and later ones take the same computation."""
     rng = np.random.default_rng(0)
-    images = [rng.integers(0, 256, (height, 96, 3), np.uint8) for height in (64, 80, 97)]
+    images = [rng.integers(0, 256, (height, 96, 3), np.uint8) for height in (64, 97)]
     rows = []
-    for order in ([0, 1, 2], [2, 1, 0]):
+    for order in ([0, 1], [1, 0]):
         prediction_folder._detector.cache_clear()
         detector = prediction_folder._detector(str(eresfd), 750, "")
         found = {number: detector(images[number], 0.05) for number in order}
-        rows.append([found[number] for number in range(3)])
+        rows.append([found[number] for number in range(2)])
     for forward, backward in zip(*rows, strict=True):
         np.testing.assert_array_equal(forward, backward)
 

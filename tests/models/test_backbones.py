@@ -26,9 +26,9 @@ def test_maps_have_their_strides_and_channels_and_round_odd_sizes_up(name: str) 
     image, maps = backbone(name)
     model = keras.Model(image, maps)
     for height, width in ((128, 192), (97, 131)):
-        fixed = keras.models.clone_model(model, input_tensors=keras.Input((height, width, 3)))
+        found = model(keras.KerasTensor((1, height, width, 3)))
         strides = [4 * 2**level for level in range(len(CHANNELS[name]))]
-        assert [x.shape[1:] for x in fixed.outputs] == [
+        assert [x.shape[1:] for x in found] == [
             (-(-height // stride), -(-width // stride), channels)
             for stride, channels in zip(strides, CHANNELS[name], strict=True)
         ]

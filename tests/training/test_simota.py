@@ -18,6 +18,7 @@ from lib.models import anchors_of, save
 from lib.models.yunet import yunet
 from lib.runs.wiring import make_trainer
 from lib.training.simota import MatchingLoss, matched
+from tests.detectors import SMALL_YUNET, small_detector
 from tests.networks import lively
 
 SIZE = (64, 96)
@@ -161,7 +162,7 @@ def _marked(record: Record) -> Record:
 @pytest.mark.parametrize("taught", [False, True])
 def test_a_yunet_learns(taught: bool, samples: SampleSet, tmp_path: Path, rng: np.random.Generator) -> None:
     """Without a teacher also landmarks, by the labels of three of four images; with one no label has any."""
-    model = lively(yunet(stages=(8, 8, 8, 8, 8, 8)), rng, side_px=64)
+    model = lively(small_detector(channels=16, anchors=SMALL_YUNET), rng)
     config = Config()
     config.DATA.hin = config.DATA.win = 64
     config.TRAIN.batch_size, config.TRAIN.process_num = 4, 1
@@ -174,11 +175,11 @@ def test_a_yunet_learns(taught: bool, samples: SampleSet, tmp_path: Path, rng: n
     records = read_annotations(samples.train_annotations, samples.train_images)[:8]
     if not taught:
         records = [_marked(record) if index % 4 else record for index, record in enumerate(records)]
-    dataset, whole = trainer.dataset(records, augment=True), trainer.dataset(records, augment=False)
+    dataset, whole = trainer.dataset(records * 8, augment=True), trainer.dataset(records, augment=False)
     before = trainer.validate(whole)
     assert set(before) == {"loss", "boxes_loss", "scores_loss", "landmarks_loss"}
     assert before["loss"] == pytest.approx(sum(before.values()) - before["loss"], rel=1e-5)
-    trainer.train_steps(dataset, 0, 80, 3e-3)
+    trainer.train_steps(dataset, 0, 120, 3e-3)
     assert trainer.traces == 1
     after = trainer.validate(whole)
     assert after["loss"] < 0.8 * before["loss"]

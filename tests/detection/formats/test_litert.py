@@ -8,12 +8,13 @@ from ai_edge_litert.tools import flatbuffer_utils
 
 from lib.detection.formats.litert import LiteRTModel, LiteRTNetwork, write
 from lib.errors import ModelError
-from tests.detectors import random_detector
+from tests.detectors import small_detector
+from tests.networks import lively
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[keras.Model, Path, int]:
-    model = random_detector()
+    model = lively(small_detector(channels=8), np.random.default_rng(0))
     path = tmp_path_factory.mktemp("litert") / "detector.tflite"
     return model, path, write(model, path, (96, 128))
 
