@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lib.arrays import FloatArray
 from lib.data.images import read_rgb
 from lib.detection import FaceDetector
+from lib.detection.formats.operators import OF_DETECTORS
 from lib.detection.formats.pb import OUTPUTS, DetectionSettings, FrozenGraph, freeze
 from lib.errors import ConfigError, ModelError
 from lib.geometry.anchors import AnchorSpec
@@ -203,6 +204,8 @@ def test_dsfd_is_frozen_without_its_first_shot_and_finds_the_same(tmp_path: Path
     save(model, tmp_path / "dsfd.keras")
     freeze(model, tmp_path / "dsfd.pb")
     graph_def = tf.compat.v1.GraphDef.FromString((tmp_path / "dsfd.pb").read_bytes())
+    assert {node.op for node in graph_def.node} <= OF_DETECTORS
+    assert not graph_def.library.function
     kernels = [
         tuple(dim.size for dim in node.attr["value"].tensor.tensor_shape.dim)
         for node in graph_def.node
