@@ -77,8 +77,10 @@ def small_detector(channels: int = 4, seed: int = 0, anchors: AnchorSpec = SMALL
             )
             for i, x in enumerate(levels)
         ]
-        join = layers.Concatenate(axis=1, name=kind)
-        outputs[kind] = (ConcatenateAnchors(anchors.to_dict(), name=kind) if kind == "boxes" else join)(heads)
+        if kind == "boxes":
+            outputs[kind] = ConcatenateAnchors(anchors.to_dict(), name=kind)(heads)
+        else:
+            outputs[kind] = layers.Concatenate(axis=1, name=kind)(heads)
     return keras.Model(image, outputs, name="small")
 
 

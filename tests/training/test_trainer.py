@@ -129,11 +129,19 @@ def test_an_epoch_resumed_in_its_middle_ends_as_if_it_had_not_been(
         def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
             means.append(dict(logs or {}))
 
-    class Save(keras.callbacks.Callback):
+    means: list[dict[str, float]] = []
+    whole = make_trainer(small_detector(), config)
+    train = whole.dataset(records, augment=True)
+    whole.fit(train, 2, [LearningRate(rates, 0, 3, 2), Means()])
+
+    first = make_trainer(small_detector(), config)
+
+    class Stop(keras.callbacks.Callback):
         def on_train_batch_end(self, batch: int, logs: object = None) -> None:
-            if not state:  # after the first batch
-                whole.save_checkpoint(tmp_path / "c.keras")
-                state.extend(whole.running_metrics)
+            if batch == 0:
+                first.save_checkpoint(tmp_path / "c.keras")
+                state.extend(first.running_metrics)
+                raise KeyboardInterrupt
 
     class Resume(keras.callbacks.Callback):
         first_batch = 0
@@ -142,10 +150,9 @@ def test_an_epoch_resumed_in_its_middle_ends_as_if_it_had_not_been(
             if self.first_batch:
                 second.running_metrics = state
 
-    means: list[dict[str, float]] = []
     state: list[list[float]] = []
-    whole = make_trainer(small_detector(), config)
-    whole.fit(whole.dataset(records, augment=True), 2, [LearningRate(rates, 0, 3, 2), Save(), Means()])
+    with pytest.raises(KeyboardInterrupt):
+        first.fit(first.dataset(records, augment=True), 2, [LearningRate(rates, 0, 3, 2), Stop()])
     second = make_trainer(small_detector(seed=1), config)
     second.restore(tmp_path / "c.keras")
     second.fit(
