@@ -1,9 +1,9 @@
 import json
 import multiprocessing
 import os
-import time
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,6 +18,7 @@ from lib.evaluation.prediction_folder import find_images, open_result, predict, 
 from lib.evaluation.shards import Shard
 from lib.files import create_json
 from lib.models import build, save
+from tests import idle_worker
 from tests.detectors import small_detector
 from tests.networks import lively
 from tests.shared import ROOT
@@ -52,6 +53,9 @@ def data(tmp_path: Path) -> Path:
         image = rng.integers(0, 256, (40 + 8 * number, 64, 3), np.uint8)
         write_rgb(root / "images" / f"{number % 2}--Event" / f"image_{number}.jpg", image)
     return root
+
+
+THREE_TASKS: list[Any] = ["a", "b", "c"]  # for `idle_worker`, which passes the first on
 
 
 def texts(folder: Path) -> dict[str, str]:
@@ -272,25 +276,24 @@ def test_results_do_not_depend_on_the_images_before(eresfd: Path) -> None:
         np.testing.assert_array_equal(forward, backward)
 
 
-def test_a_killed_worker_is_reported(model: Path, data: Path, tmp_path: Path) -> None:
-    started = time.monotonic()
-
-    def kill(*_: int) -> None:
-        for process in multiprocessing.active_children():
-            process.kill()
-
+def test_a_killed_worker_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prediction_folder, "_work", idle_worker.work)
     with pytest.raises(ToolkitError, match="ended before its time"):
-        predict(model, find_images(data) * 60, tmp_path / "r", "single", 2, kill)
-    assert time.monotonic() - started < 120
+        for _ in prediction_folder._outcomes(THREE_TASKS, 2):
+            for process in multiprocessing.active_children():
+                process.kill()
     assert not multiprocessing.active_children()
 
 
-def test_an_interruption_ends_the_workers(model: Path, data: Path, tmp_path: Path) -> None:
-    def interrupt(*_: int) -> None:
-        raise KeyboardInterrupt
+def test_an_interruption_ends_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        for _ in prediction_folder._outcomes(THREE_TASKS, 2):
+            assert multiprocessing.active_children()
+            raise KeyboardInterrupt
 
+    monkeypatch.setattr(prediction_folder, "_work", idle_worker.work)
     with pytest.raises(KeyboardInterrupt):
-        predict(model, find_images(data) * 60, tmp_path / "r", "single", 2, interrupt)
+        interrupted()
     assert not multiprocessing.active_children()
 
 

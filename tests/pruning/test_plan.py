@@ -8,15 +8,20 @@ from lib.models import build
 from lib.pruning import channel_sets, plan, plan_kept
 
 
-def test_plan_takes_the_floor_of_every_set(tiny_model: keras.Model) -> None:
-    masks = plan(tiny_model, 0.3)
-    for item in channel_sets(tiny_model):
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    """EResFD; planning changes nothing in it."""
+    return build("eresfd")
+
+
+def test_plan_takes_the_floor_of_every_set(model: keras.Model) -> None:
+    masks = plan(model, 0.3)
+    for item in channel_sets(model):
         assert len(masks.channels[item.name]) == int(0.3 * item.size + 1e-9)
-    assert not any(plan(tiny_model, 0.0).channels.values())
+    assert not any(plan(model, 0.0).channels.values())
 
 
-def test_rates_by_pattern() -> None:
-    model = build("eresfd")
+def test_rates_by_pattern(model: keras.Model) -> None:
     masks = plan(model, {"context*": 0.5, "stage1_block0_conv1": 0.25})
     counts = {name: len(indices) for name, indices in masks.channels.items() if indices}
     assert counts.pop("stage1_block0_conv1") == 4
@@ -36,9 +41,9 @@ def test_rates_by_pattern() -> None:
         ({"conv*": 0.5, "conv1": 0.1}, "conv1 has two pruning rates"),
     ],
 )
-def test_unfit_rates(tiny_model: keras.Model, rates: object, message: str) -> None:
+def test_unfit_rates(model: keras.Model, rates: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        plan(tiny_model, rates)  # type: ignore[arg-type]
+        plan(model, rates)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("rate", "count"), [(0.0, 0), (0.09, 0), (0.1, 1), (0.29, 2), (0.3, 3), (0.7, 7), (0.99, 9)])
@@ -81,8 +86,7 @@ def test_unfit_counts() -> None:
         plan(_plain(4), 0.5, criterion="size")
 
 
-def test_a_set_may_be_emptied_where_the_model_survives() -> None:
-    model = build("eresfd", width_mult=4 / 256)
+def test_a_set_may_be_emptied_where_the_model_survives(model: keras.Model) -> None:
     masks = plan(model, {"stage?_block1_conv1": 1.0, "context*_branch2b": 1}, min_channels=0)
     emptied = {item.name for item in channel_sets(model) if len(masks.channels[item.name]) == item.size}
     assert emptied == {f"stage{s}_block1_conv1" for s in range(1, 6)} | {f"context{i}_branch2b" for i in range(6)}
@@ -92,8 +96,7 @@ def test_a_set_may_be_emptied_where_the_model_survives() -> None:
         plan(model, {"stage1_block1_conv1": 1.0}, mode="per_layer", min_channels=0)
 
 
-def test_rates_by_a_layer_of_the_set() -> None:
-    model = build("eresfd")
+def test_rates_by_a_layer_of_the_set(model: keras.Model) -> None:
     tied = next(item for item in channel_sets(model) if "lateral4" in item.convolutions)
     assert tied.name != "lateral4"
     for pattern in ("lateral4", "lateral4_bn", tied.name):
@@ -104,8 +107,7 @@ def test_rates_by_a_layer_of_the_set() -> None:
         plan(model, {"lateral4": 0.25, "lateral*_bn": 0.5})
 
 
-def test_counts_in_place_of_rates() -> None:
-    model = build("eresfd")
+def test_counts_in_place_of_rates(model: keras.Model) -> None:
     masks = plan_kept(model, {"conv1": 3, "conv4_conv1": 0})
     assert {name: len(gone) for name, gone in masks.channels.items() if gone} == {"conv1": 5, "conv4_conv1": 16}
     assert plan_kept(model, {"conv1": 6}).channels["conv1"] == plan(model, {"conv1": 0.25}).channels["conv1"]
@@ -133,8 +135,7 @@ def test_random_is_by_the_seed() -> None:
     assert chosen[0] == chosen[1] != chosen[2]
 
 
-def test_protected_layers_keep_their_channels_and_the_masks_know_it() -> None:
-    model = build("eresfd", width_mult=4 / 256)
+def test_protected_layers_keep_their_channels_and_the_masks_know_it(model: keras.Model) -> None:
     masks = plan(model, 0.5, protected=("conv1",))
     assert "conv1" not in masks.channels
     assert masks.protected == ("conv1",)

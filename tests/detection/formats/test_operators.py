@@ -8,7 +8,8 @@ from lib.detection.description import sealed
 from lib.detection.formats.operators import OF_DETECTORS
 from lib.detection.formats.pb import SETTINGS, DetectionSettings, detection_graph, freeze
 from lib.errors import ModelError
-from tests.detectors import random_detector, small_detector
+from lib.models import build
+from tests.detectors import small_detector
 
 tf = pytest.importorskip("tensorflow")
 
@@ -16,7 +17,7 @@ tf = pytest.importorskip("tensorflow")
 @pytest.fixture(scope="module")
 def frozen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("frozen") / "detector.pb"
-    freeze(random_detector(), file)
+    freeze(build("eresfd", width_mult=4 / 256), file)
     return file
 
 

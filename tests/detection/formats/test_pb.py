@@ -186,9 +186,9 @@ np.savez(sys.argv[3], **{name: value.numpy() for name, value in found.items()})
     ],
 )
 def test_published_weights_find_the_same_frozen(weights: str, tmp_path: Path) -> None:
-    save(published_detector(weights), tmp_path / "model.keras")
-    freeze(published_detector(weights), tmp_path / "detector.pb")
-    keras_detector, frozen_detector = (FaceDetector(tmp_path / name) for name in ("model.keras", "detector.pb"))
+    model = published_detector(weights)
+    freeze(model, tmp_path / "detector.pb")
+    keras_detector, frozen_detector = FaceDetector(model), FaceDetector(tmp_path / "detector.pb")
     graph = frozen_detector.network
     assert isinstance(graph, FrozenGraph)
     for path in golden_images():
@@ -201,7 +201,6 @@ def test_published_weights_find_the_same_frozen(weights: str, tmp_path: Path) ->
 
 def test_dsfd_is_frozen_without_its_first_shot_and_finds_the_same(tmp_path: Path) -> None:
     model = random_dsfd()
-    save(model, tmp_path / "dsfd.keras")
     freeze(model, tmp_path / "dsfd.pb")
     graph_def = tf.compat.v1.GraphDef.FromString((tmp_path / "dsfd.pb").read_bytes())
     assert {node.op for node in graph_def.node} <= OF_DETECTORS
@@ -213,14 +212,12 @@ def test_dsfd_is_frozen_without_its_first_shot_and_finds_the_same(tmp_path: Path
     ]
     assert kernels.count((3, 3, 8, 2)) == 5  # the scores of the enhanced maps but the finest, all of 8 channels
     assert not [shape for shape in kernels if shape[:2] == (3, 3) and shape[2:] in ((160, 2), (256, 2), (96, 4))]
-    original, frozen = FaceDetector(tmp_path / "dsfd.keras"), FaceDetector(tmp_path / "dsfd.pb")
-    in_memory = FaceDetector(model)
+    original, frozen = FaceDetector(model), FaceDetector(tmp_path / "dsfd.pb")
     for height, width in ((64, 96), (131, 97)):
         image = noise(height, width)
         expected = original(image, 0.3)
         assert len(expected) > 10
         assert unmatched(frozen(image, 0.3), expected) == []
-        assert unmatched(in_memory(image, 0.3), expected) == []
 
 
 def test_several_anchors_a_cell_in_the_code_of_corners_are_frozen_too(tmp_path: Path) -> None:
