@@ -19,6 +19,7 @@ from lib.runs.state import Row, RunState
 from lib.runs.wiring import data_settings, workbench
 from lib.runs.workbench import Workbench
 from tests.detectors import random_dsfd, small_detector
+from tests.networks import lively
 
 
 @pytest.fixture(autouse=True)
@@ -82,13 +83,14 @@ def test_a_locked_layer_stays_locked_and_both_shots_stay(samples: SampleSet, tmp
     assert {layer.name for layer in small.layers if layer.weights and not layer.trainable} == locked
 
 
-def test_importing_leaves_the_model_as_it_is(samples: SampleSet, tmp_path: Path, lively_model: keras.Model) -> None:
-    bench = _bench(samples, tmp_path / "run", lively_model)
+def test_importing_leaves_the_model_as_it_is(samples: SampleSet, tmp_path: Path, rng: np.random.Generator) -> None:
+    model = lively(small_detector(8), rng)
+    bench = _bench(samples, tmp_path / "run", model)
     bench.folder.state.rows.clear()
     Import().run(bench)
     assert [row.stage for row in bench.folder.state.rows] == ["imported"]
     saved = load(bench.folder.outcome("imported")).get_weights()
-    assert all(np.array_equal(a, b) for a, b in zip(saved, lively_model.get_weights(), strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(saved, model.get_weights(), strict=True))
 
 
 def test_the_small_model_is_repaired_and_its_errors_are_kept(samples: SampleSet, tmp_path: Path) -> None:
