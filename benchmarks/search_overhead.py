@@ -119,7 +119,7 @@ def stock_seconds(histories: Sequence[int], samples: int, folder: str) -> dict[i
 
 def own_best(function: Callable[[FloatArray], float], trials: int, initial: int, seed: int) -> float:
     """The lowest value that our proposals find."""
-    proposer = Proposer(6, lambda points: points)
+    proposer = Proposer(np.zeros(6, bool), lambda points: points)
     rng = np.random.default_rng(seed)
     points = rng.uniform(size=(initial, 6))
     while len(points) < trials:

@@ -15,8 +15,8 @@ import numpy as np
 from lib.arrays import FloatArray
 from lib.errors import TrainingError
 from lib.files import read_own, write_json
-from lib.search.proposals import Proposer
-from lib.search.space import Kept, Space, normalized
+from lib.search.proposals import KINDS, Proposer, scattered
+from lib.search.space import Kept, Space
 from lib.search.surrogate import Surrogate
 
 logger = logging.getLogger(__name__)
@@ -165,8 +165,9 @@ class SearchOracle(keras_tuner.Oracle):
             return kept
         groups = len(self.space.names)
         directions = self._guided(target, rng) if phase == "guided" else np.zeros((0, groups))
-        # Every second one spares most groups, which uniform directions hardly ever do.
-        random = rng.uniform(size=(_ATTEMPTS, groups)) ** np.where(np.arange(_ATTEMPTS) % 2, 3, 1)[:, None]
+        # One after the other of every kind; uniform directions hardly ever spare a group.
+        turn = number // len(self.targets) % KINDS
+        random = scattered(turn + _ATTEMPTS, self.space.may_go_whole, rng)[turn:]
         for direction in np.concatenate([directions, random]):
             kept = self.space.solve(direction, target)
             if kept is not None and kept not in tried:
@@ -177,7 +178,7 @@ class SearchOracle(keras_tuner.Oracle):
         kept = self.space.counts(np.clip(1 - target + self.probing_offset, 0, self.space.max_rate))
         if self.probing_offset and self.space.meets(kept, target):
             return kept
-        return self.space.solve(np.ones(len(self.space.names)), target)
+        return self.space.solve(np.ones(len(self.space.names)), target, held=False)
 
     def _guided(self, target: float, rng: np.random.Generator) -> FloatArray:
         done, groups = self.finished(), len(self.space.names)
@@ -192,7 +193,7 @@ class SearchOracle(keras_tuner.Oracle):
             rng,
             eligible=np.array([item.proposal.target == target for item in done]),
         )
-        return normalized(best / self.space.max_rate)
+        return best / self.space.max_rate
 
     def _proposer(self, target: float) -> Proposer:
         if self._surrogate is None:
@@ -200,7 +201,7 @@ class SearchOracle(keras_tuner.Oracle):
         surrogate = self._surrogate
         if target not in self._proposers:
             self._proposers[target] = Proposer(
-                len(self.space.names), lambda points: surrogate.onto_budget(points, target), self.alpha, self.beta
+                self.space.may_go_whole, lambda points: surrogate.onto_budget(points, target), self.alpha, self.beta
             )
         return self._proposers[target]
 

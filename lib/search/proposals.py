@@ -20,6 +20,7 @@ from threadpoolctl import ThreadpoolController
 
 from lib.arrays import FloatArray
 
+KINDS = 4  # of random points, see `scattered`
 FITTED_POINTS = 100  # hyperparameters are fitted on at most so many
 CONDITIONED_POINTS = 400  # a proposal is conditioned on at most so many
 CANDIDATES = 1000
@@ -27,8 +28,24 @@ _THREADS = ThreadpoolController()  # matrices this small are slower on several t
 _POINTS_A_SCALE = 10  # from so many points a dimension on, every coordinate has a length scale of its own ...
 _GROWTH = 1.25  # ... and hyperparameters are fitted again only when there are so many times more points
 _EXPLORATION = 2.0  # deviations below the mean that are hoped for by every second proposal
+_FLIPPED = 0.1  # of the either-or coordinates of a candidate around the best ones: to their other end
 _SPREADS = (0.1, 0.05, 0.025, 0.0125)  # of the candidates around the best ones, round by round
 _ITERATIONS = 20
+
+
+def scattered(count: int, either_or: NDArray[np.bool_], rng: np.random.Generator) -> FloatArray:
+    """Random points [count, d], kind after kind: uniform, with most coordinates small, and the same once more.
+
+    Args:
+        either_or: [d], coordinates of which the ends promise more than what lies between them: at the second turn each
+            of them is 0 or 1.
+
+    """
+    kind = np.arange(count)[:, None] % KINDS
+    points = rng.uniform(size=(count, len(either_or))) ** np.where(kind % 2, 3.0, 1.0)
+    if not either_or.any():
+        return points
+    return np.where(either_or & (kind >= KINDS // 2), rng.integers(0, 2, points.shape), points)
 
 
 @dataclass
@@ -38,7 +55,7 @@ class Proposer:
     The same points, values and generator give the same proposals: between calls only what they determine is kept.
 
     Args:
-        dimensions: of a point; every coordinate lies within 0..1.
+        either_or: of a point's coordinates, each within 0..1; see `scattered`.
         project: brings points [n, d] to where they may be, for example onto a budget.
         alpha: added to the kernel matrix' diagonal, in variances of the values: noise that is there at least.
         beta: None: expected improvement and mean - 2 deviations take turns, so that neither's habits (staying near the
@@ -46,16 +63,15 @@ class Proposer:
 
     """
 
-    dimensions: int
+    either_or: NDArray[np.bool_]
     project: Callable[[FloatArray], FloatArray]
     alpha: float = 1e-4
     beta: float | None = None
     _kernels: dict[int, Kernel] = field(default_factory=dict, repr=False)
 
     def random(self, count: int, rng: np.random.Generator) -> FloatArray:
-        """Points [count, d]: half of them uniform, half with most coordinates small."""
-        powers = np.where(np.arange(count) % 2, 3.0, 1.0)[:, None]
-        return self.project(rng.uniform(size=(count, self.dimensions)) ** powers)
+        """Points [count, d], `scattered` and brought to where they may be."""
+        return self.project(scattered(count, self.either_or, rng))
 
     def propose(
         self,
@@ -110,14 +126,19 @@ class Proposer:
         chosen = centres[rng.integers(len(centres), size=count)]
         moved = rng.uniform(size=chosen.shape) < rng.choice([0.25, 0.5, 1.0], size=(count, 1))
         distance = spread * rng.uniform(0.1, 1, size=(count, 1))
-        return self.project(np.clip(chosen + moved * distance * rng.normal(size=chosen.shape), 0, 1))
+        points = np.clip(chosen + moved * distance * rng.normal(size=chosen.shape), 0, 1)
+        if self.either_or.any():
+            ended = self.either_or & ((chosen == 0) | (chosen == 1))
+            flipped = self.either_or & (rng.uniform(size=chosen.shape) < _FLIPPED)
+            points = np.where(flipped, chosen < 0.5, np.where(ended, chosen, points))
+        return self.project(points)
 
     def _kernel(self, points: FloatArray, values: FloatArray) -> Kernel:
         """Fitted to the first so many points, a number that follows from how many there are: so a restart agrees."""
         scale: float | FloatArray = 0.5
-        fitted, several = len(points), _POINTS_A_SCALE * self.dimensions
+        fitted, several = len(points), _POINTS_A_SCALE * len(self.either_or)
         if fitted >= several:
-            scale, fitted = np.full(self.dimensions, scale), several
+            scale, fitted = np.full(len(self.either_or), scale), several
             while (grown := int(np.ceil(fitted * _GROWTH))) <= len(points):
                 fitted = grown
         noise = WhiteKernel(1e-2, (1e-6, 1.0))

@@ -34,6 +34,10 @@ class Space:
         divisor: the channels that stay are a multiple of this, as far as the set goes.
         min_channels: so many stay in every set that keeps any.
 
+    Attributes:
+        names: of the groups.
+        may_go_whole: [groups], which of them are in `branches`.
+
     """
 
     def __init__(
@@ -67,7 +71,7 @@ class Space:
             else np.array([index[name] for name in groups[group]])
             for group in groups
         ]
-        self._whole = [name in branches for name in groups]
+        self.may_go_whole = np.array([name in branches for name in groups])
         self._membership = np.zeros((len(self.sizes), len(groups)))
         for column, members in enumerate(self._members):
             self._membership[members, column] = 1
@@ -75,7 +79,7 @@ class Space:
         self._divisor = divisor
         self._fewest = np.minimum(self.sizes, max(min_channels, divisor))
         self._least = self._fewest.copy()
-        for members, whole in zip(self._members, self._whole, strict=True):
+        for members, whole in zip(self._members, self.may_go_whole, strict=True):
             if whole:
                 self._least[members] = 0
 
@@ -100,7 +104,7 @@ class Space:
         would know four rates, and budgets would be met by accident.
         """
         kept = self.sizes.copy()
-        for rate, members, whole in zip(rates, self._members, self._whole, strict=True):
+        for rate, members, whole in zip(rates, self._members, self.may_go_whole, strict=True):
             sizes = self.sizes[members]
             if whole:
                 left_to_remove = int(rate * sizes.sum() + 1e-9)
@@ -115,29 +119,54 @@ class Space:
         """The share of each group's channels that a plan takes away, [groups]; of n plans, [n, groups]."""
         return 1 - np.asarray(kept) @ self._membership / self._group_sizes
 
-    def path(self, directions: FloatArray, distance: FloatArray) -> FloatArray:
-        """Rates [n, groups] at a distance [n], 0..2, along directions [n, groups], each 0..1 with 1 the largest.
+    def path(self, directions: FloatArray, distance: FloatArray, *, held: bool = False) -> FloatArray:
+        """Rates [n, groups] at a distance [n], 0..2, along directions [n, groups], each 0..1; the largest leads.
 
         From nothing (0) straight to where the first group is at its limit (1), from there straight to where all are
         (2): so every direction reaches every budget that can be reached at all.
-        """
-        first = np.minimum(distance, 1)[:, None] * directions
-        rest = np.maximum(distance - 1, 0)[:, None] * (1 - directions)
-        return (first + rest) * self.max_rate
 
-    def solve(self, direction: FloatArray, target: float) -> Kept | None:
+        Args:
+            held: groups that may go whole keep the rates that the directions give them, at any distance: a branch
+                thinned to meet a budget loses channels and saves next to no time. Such a path may miss a budget.
+
+        """
+        if not held:
+            leading = normalized(directions)
+            first = np.minimum(distance, 1)[:, None] * leading
+            rest = np.maximum(distance - 1, 0)[:, None] * (1 - leading)
+            return (first + rest) * self.max_rate
+        rates = directions * self.max_rate
+        free = np.where(self.may_go_whole, 0, directions)
+        return np.where(self.may_go_whole, rates, self.path(free, distance))
+
+    def can_hold(self) -> bool:
+        """Whether some groups, and not all, may go whole."""
+        return bool(self.may_go_whole.any() and not self.may_go_whole.all())
+
+    def solve(self, direction: FloatArray, target: float, *, held: bool = True) -> Kept | None:
         """The plan in this direction that leaves `target` of the budget; None if whole channels cannot come so near.
 
         The distance is bisected. Where several sets lose a channel at the same point, and the share jumps over the
         tolerance, single channels are moved.
-        """
-        direction = normalized(np.asarray(direction, float)[None])
 
+        Args:
+            direction: [groups], 0..1, see `path`.
+            held: that path is tried first, if there are such groups.
+
+        """
+        direction = np.asarray(direction, float)[None]
+        if held and self.can_hold() and (kept := self._along(direction, target, held=True)) is not None:
+            return kept
+        return self._along(direction, target, held=False)
+
+    def _along(self, direction: FloatArray, target: float, *, held: bool) -> Kept | None:
         def at(distance: float) -> Kept:
-            return self.counts(self.path(direction, np.array([distance]))[0])
+            return self.counts(self.path(direction, np.array([distance]), held=held)[0])
 
         low, high = 0.0, 2.0
         above, below = at(low), at(high)
+        if held and not self.share(below) <= target <= self.share(above):
+            return None
         if self.share(below) > target:
             return self._adjusted(below, below, target)
         for _ in range(_BISECTIONS):
@@ -157,7 +186,7 @@ class Space:
                 f"SEARCH.target = {target:g} cannot be reached: with every group at its limit {least:.3f} is left; "
                 f"choose a target between {least:.2f} and 1, or let groups lose whole branches (SEARCH.branches)"
             )
-        if self.solve(np.ones(len(self.names)), target) is None:
+        if self.solve(np.ones(len(self.names)), target, held=False) is None:
             raise ConfigError(
                 f"SEARCH.target = {target:g}: with whole channels no plan comes within SEARCH.tolerance = "
                 f"{self.tolerance:g}; raise the tolerance"

@@ -9,9 +9,10 @@ import pytest
 
 from lib.errors import TrainingError
 from lib.search.oracle import Finished, Proposal, SearchOracle
+from lib.search.space import Space
 from lib.search.trial_table import Figures, TrialTable, read_table
 from lib.search.tuner import Measurement, SearchTuner
-from tests.search.toys import outcome, toy_loss, toy_measure, toy_oracle, toy_space
+from tests.search.toys import GROUPS, SETS, chain_share, outcome, toy_loss, toy_measure, toy_oracle, toy_space
 
 
 def _search(folder: Path, oracle: SearchOracle) -> list[Finished]:
@@ -33,6 +34,18 @@ def test_every_trial_meets_the_budget_and_none_comes_twice(finished: list[Finish
     space = toy_space()
     assert all(space.meets(item.proposal.kept, 0.6) for item in finished)
     assert len({item.proposal.kept for item in finished}) == len(finished)
+
+
+def test_random_trials_are_of_every_kind(tmp_path: Path) -> None:
+    """Of groups that may go whole half of the trials take all or nothing, as far as the budget lets them."""
+    space = Space(SETS, GROUPS, chain_share, 0.01, branches=("a", "e", "f"))
+    oracle = SearchOracle(space, (0.6, 0.8), 16, 0)
+    done = _search(tmp_path / "search", oracle)[:16]  # probes come behind them
+    rates = space.rates([item.proposal.kept for item in done])[:, space.may_go_whole]
+    at_ends = np.equal(rates, 0) | np.equal(rates, 1)
+    kinds = np.arange(16) // 2 % 4
+    assert not at_ends[kinds < 2].all(axis=1).any()
+    assert at_ends[kinds >= 2].all(axis=1).sum() >= 5
 
 
 def test_the_probe_is_uniform(finished: list[Finished]) -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lib.arrays import FloatArray
-from lib.search.proposals import FITTED_POINTS, Proposer, _thinned
+from lib.search.proposals import FITTED_POINTS, Proposer, _thinned, scattered
 
 NONE = np.zeros((0, 3))
 BEST = np.array([0.2, 0.7, 0.4])
@@ -13,12 +13,12 @@ def bowl(points: FloatArray) -> FloatArray:
 
 
 def _proposer() -> Proposer:
-    return Proposer(3, lambda points: points)
+    return Proposer(np.zeros(3, bool), lambda points: points)
 
 
 @pytest.mark.parametrize("beta", [None, 1.0])
 def test_finds_the_bottom_of_a_bowl(beta: float | None) -> None:
-    proposer = Proposer(3, lambda points: points, beta=beta)
+    proposer = Proposer(np.zeros(3, bool), lambda points: points, beta=beta)
     rng = np.random.default_rng(0)
     points = rng.uniform(size=(8, 3))
     assert bowl(points).min() > 0.02
@@ -35,7 +35,7 @@ def test_every_second_proposal_explores(rng: np.random.Generator, with_others: b
         eligible = np.arange(30) < count
         shown = points if with_others else points[:count]
         taking_turns, exploring = (
-            Proposer(3, lambda points: points, beta=beta).propose(
+            Proposer(np.zeros(3, bool), lambda points: points, beta=beta).propose(
                 shown, bowl(shown), NONE, np.random.default_rng(1), eligible if with_others else None
             )
             for beta in (None, 2.0)
@@ -44,11 +44,37 @@ def test_every_second_proposal_explores(rng: np.random.Generator, with_others: b
 
 
 def test_proposals_are_where_they_may_be(rng: np.random.Generator) -> None:
-    proposer = Proposer(3, lambda points: points / points.sum(axis=1, keepdims=True))
+    proposer = Proposer(np.zeros(3, bool), lambda points: points / points.sum(axis=1, keepdims=True))
     points = proposer.random(20, rng)
     proposed = proposer.propose(points, bowl(points), NONE, rng)
     assert np.allclose(points.sum(axis=1), 1)
     assert np.allclose(proposed.sum(axis=1), 1)
+
+
+def test_random_points_are_of_four_kinds(rng: np.random.Generator) -> None:
+    either_or = np.array([True, False, True])
+    points = scattered(400, either_or, rng)
+    kinds = [points[kind::4] for kind in range(4)]
+    at_ends = [np.isin(kind, (0, 1)).all(axis=0) for kind in kinds]
+    assert not at_ends[0].any() and not at_ends[1].any()
+    assert np.array_equal(at_ends[2], either_or) and np.array_equal(at_ends[3], either_or)
+    assert all(0.3 < kind[:, either_or].mean() < 0.7 for kind in kinds[2:])
+    assert np.median(kinds[0][:, 1]) > 0.3 > 0.25 > np.median(kinds[1][:, 1])
+    assert not np.isin(scattered(400, ~either_or & False, rng), (0, 1)).any()
+
+
+def test_proposals_find_which_coordinates_go_to_their_ends(rng: np.random.Generator) -> None:
+    """Of six either-or coordinates two are worth all and four nothing; what lies between the ends is worth less."""
+    best = np.array([1.0, 0, 1, 0, 0, 0, 0.3])
+
+    def loss(points: FloatArray) -> FloatArray:
+        return np.abs(points - best) @ np.array([1, 1, 1, 1, 1, 1, 0.5])
+
+    proposer = Proposer(np.arange(7) < 6, lambda points: points)
+    points = proposer.random(14, rng)
+    for _ in range(16):
+        points = np.concatenate([points, proposer.propose(points, loss(points), np.zeros((0, 7)), rng)[:1]])
+    assert np.array_equal(points[loss(points).argmin()][:6], best[:6])
 
 
 def test_a_restart_makes_no_difference(rng: np.random.Generator) -> None:
