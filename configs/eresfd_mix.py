@@ -45,7 +45,8 @@ config.SEARCH.target = 0.6  # share of the milliseconds that is left, LiteRT, on
 config.SEARCH.groups = {
     "stem": ["conv[123]"],
     "conv4": ["conv4_conv1"],
-    "stage1": ["stage1_block[12]_conv1"],
+    "stage1_1": ["stage1_block1_conv1"],
+    "stage1_2": ["stage1_block2_conv1"],
     "inner": ["stage?_block0_conv1", "stage[2345]_block[12]_conv1"],
     "fpn": ["stage?_block0_conv2"],
     "small0": ["context0_branch2a"],
@@ -53,7 +54,7 @@ config.SEARCH.groups = {
     "context": ["context?_branch1", "context?_branch2b", "context?_branch3?"],
 }
 # Milliseconds fall little with a convolution's channels and much with the convolution: these may go altogether.
-config.SEARCH.branches = ("conv4", "stage1", "small0", "small")
+config.SEARCH.branches = ("conv4", "stage1_1", "stage1_2", "small0", "small")
 config.SEARCH.n_init_points = 14
 config.SEARCH.n_opt_iterations = 27
 short_trials(config, repair_images=24)
