@@ -94,6 +94,19 @@ def test_path_goes_from_nothing_to_everything(space: Space) -> None:
     assert (np.diff(rates, axis=0) >= 0).all()
 
 
+def test_branches_are_held_while_the_others_meet_the_budget(rng: np.random.Generator) -> None:
+    space = Space(SETS, GROUPS, chain_share, 0.02, branches=("side",))
+    for whole in (0.0, 0.5, 1.0):  # of the two sets of `side` none, one, both
+        for free in rng.uniform(size=(5, 2)):
+            kept = space.solve(np.array([*free, whole]), 0.5)
+            assert kept is not None and space.meets(kept, 0.5)
+            assert kept[5:7] == {0.0: (4, 4), 0.5: (0, 4), 1.0: (0, 0)}[whole]
+    least = space.share(space.counts(np.array([0.0, 0.0, 1.0])))
+    kept = space.solve(np.array([0.1, 0.1, 1.0]), (1 + least) / 2)
+    assert kept is not None and space.meets(kept, (1 + least) / 2), "with both gone too little would be left"
+    assert sum(kept[5:7]) > 0
+
+
 def test_impossible_targets_say_what_is_possible(space: Space) -> None:
     space.check(0.5)
     limited = Space(SETS, GROUPS, chain_share, 0.01, max_rate=0.3)
