@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from lib.arrays import FloatArray
+from lib.arrays import BoolArray, FloatArray
 from lib.errors import ConfigError
 from lib.pruning.graph.sets import ChannelSet
 
@@ -119,29 +119,23 @@ class Space:
         """The share of each group's channels that a plan takes away, [groups]; of n plans, [n, groups]."""
         return 1 - np.asarray(kept) @ self._membership / self._group_sizes
 
-    def path(self, directions: FloatArray, distance: FloatArray, *, held: bool = False) -> FloatArray:
+    def path(self, directions: FloatArray, distance: FloatArray, held: BoolArray) -> FloatArray:
         """Rates [n, groups] at a distance [n], 0..2, along directions [n, groups], each 0..1; the largest leads.
 
         From nothing (0) straight to where the first group is at its limit (1), from there straight to where all are
         (2): so every direction reaches every budget that can be reached at all.
 
         Args:
-            held: groups that may go whole keep the rates that the directions give them, at any distance: a branch
-                thinned to meet a budget loses channels and saves next to no time. Such a path may miss a budget.
+            held: [n], on which paths groups that may go whole keep the rates that the directions give them, at any
+                distance: a branch thinned to meet a budget loses channels and saves next to no time. Such a path may
+                miss a budget.
 
         """
-        if not held:
-            leading = normalized(directions)
-            first = np.minimum(distance, 1)[:, None] * leading
-            rest = np.maximum(distance - 1, 0)[:, None] * (1 - leading)
-            return (first + rest) * self.max_rate
-        rates = directions * self.max_rate
-        free = np.where(self.may_go_whole, 0, directions)
-        return np.where(self.may_go_whole, rates, self.path(free, distance))
-
-    def can_hold(self) -> bool:
-        """Whether some groups, and not all, may go whole."""
-        return bool(self.may_go_whole.any() and not self.may_go_whole.all())
+        fixed = held[:, None] & self.may_go_whole
+        leading = normalized(np.where(fixed, 0, directions))
+        first = np.minimum(distance, 1)[:, None] * leading
+        rest = np.maximum(distance - 1, 0)[:, None] * (1 - leading)
+        return np.where(fixed, directions, first + rest) * self.max_rate
 
     def solve(self, direction: FloatArray, target: float, *, held: bool = True) -> Kept | None:
         """The plan in this direction that leaves `target` of the budget; None if whole channels cannot come so near.
@@ -151,17 +145,17 @@ class Space:
 
         Args:
             direction: [groups], 0..1, see `path`.
-            held: that path is tried first, if there are such groups.
+            held: that path is tried first, if some groups, and not all, may go whole.
 
         """
-        direction = np.asarray(direction, float)[None]
-        if held and self.can_hold() and (kept := self._along(direction, target, held=True)) is not None:
+        some = self.may_go_whole.any() and not self.may_go_whole.all()
+        if held and some and (kept := self._along(direction, target, held=True)) is not None:
             return kept
         return self._along(direction, target, held=False)
 
     def _along(self, direction: FloatArray, target: float, *, held: bool) -> Kept | None:
         def at(distance: float) -> Kept:
-            return self.counts(self.path(direction, np.array([distance]), held=held)[0])
+            return self.counts(self.path(direction[None], np.array([distance]), np.array([held]))[0])
 
         low, high = 0.0, 2.0
         above, below = at(low), at(high)

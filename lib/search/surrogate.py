@@ -33,21 +33,15 @@ class Surrogate:
 
     def onto_budget(self, rates: FloatArray, target: float) -> FloatArray:
         """Rates [n, groups] moved along their directions to where about `target` is left, see `Space.solve`."""
-        directions = rates / self.space.max_rate
-        found = self._along(directions, target, held=False)
-        if not self.space.can_hold():
-            return found
-        ends = [self.shares(self.space.path(directions, np.full(len(rates), end), held=True)) for end in (0.0, 2.0)]
-        between = (ends[0] >= target) & (target >= ends[1])
-        return np.where(between[:, None], self._along(directions, target, held=True), found)
-
-    def _along(self, directions: FloatArray, target: float, *, held: bool) -> FloatArray:
-        low, high = np.zeros(len(directions)), np.full(len(directions), 2.0)
+        directions, every = rates / self.space.max_rate, np.ones(len(rates), bool)
+        most, least = (self.shares(self.space.path(directions, np.full(len(rates), end), every)) for end in (0.0, 2.0))
+        held = (most >= target) & (target >= least)
+        low, high = np.zeros(len(rates)), np.full(len(rates), 2.0)
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2
-            left = self.shares(self.space.path(directions, middle, held=held)) > target
+            left = self.shares(self.space.path(directions, middle, held)) > target
             low, high = np.where(left, middle, low), np.where(left, high, middle)
-        return self.space.path(directions, (low + high) / 2, held=held)
+        return self.space.path(directions, (low + high) / 2, held)
 
 
 def _terms(rates: FloatArray) -> FloatArray:

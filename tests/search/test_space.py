@@ -87,7 +87,8 @@ def test_a_set_keeps_a_channel_unless_its_group_may_lose_branches() -> None:
 
 def test_path_goes_from_nothing_to_everything(space: Space) -> None:
     direction = np.array([[0.2, 1.0, 0.0]])
-    rates = [space.path(direction, np.array([distance]))[0] for distance in np.linspace(0, 2, 41)]
+    freely = np.array([False])
+    rates = [space.path(direction, np.array([distance]), freely)[0] for distance in np.linspace(0, 2, 41)]
     assert rates[0].tolist() == [0, 0, 0]
     assert np.allclose(rates[20], 0.98 * direction[0])
     assert np.allclose(rates[-1], 0.98)
