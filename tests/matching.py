@@ -14,6 +14,14 @@ def without_twin(found: FloatArray, among: FloatArray, iou: float = 0.99, score:
     return list(found[~same.any(axis=1)])
 
 
-def unmatched(found: FloatArray, expected: FloatArray, iou: float = 0.99, score: float = 1e-3) -> list[FloatArray]:
-    """Rows of either without a partner in the other."""
-    return without_twin(found, expected, iou, score) + without_twin(expected, found, iou, score)
+def unmatched(
+    found: FloatArray, expected: FloatArray, iou: float = 0.99, score: float = 1e-3, most: int | None = None
+) -> list[FloatArray]:
+    """Rows of either without a partner in the other.
+
+    Of `most` rows, as many as a detector may return, rounding chooses the last among equals: rows within 1e-5 of the
+    lowest score of so many need no partner.
+    """
+    lowest = max((rows[:, 4].min() + 1e-5 for rows in (found, expected) if len(rows) == most), default=-np.inf)
+    alone = without_twin(found, expected, iou, score) + without_twin(expected, found, iou, score)
+    return [row for row in alone if row[4] > lowest]

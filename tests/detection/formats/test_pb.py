@@ -195,8 +195,8 @@ def test_published_weights_find_the_same_frozen(weights: str, tmp_path: Path) ->
         image = read_rgb(path)
         expected = keras_detector(image, 0.05)
         assert len(expected) > 100
-        assert unmatched(as_detections(graph.detect(image[None]), 0, image), expected) == []
-        assert unmatched(frozen_detector(image, 0.05), expected) == []
+        for found in (as_detections(graph.detect(image[None]), 0, image), frozen_detector(image, 0.05)):
+            assert unmatched(found, expected, most=keras_detector.max_detections) == []
 
 
 def test_dsfd_is_frozen_without_its_first_shot_and_finds_the_same(tmp_path: Path) -> None:
