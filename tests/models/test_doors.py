@@ -11,6 +11,7 @@ import pytest
 
 from lib.errors import ModelError
 from lib.models import anchors_of, build, load, save
+from tests.detectors import small_detector
 from tests.shared import ROOT
 
 
@@ -49,14 +50,14 @@ def test_unknown_names_and_options() -> None:
         build("eresfd", width_mult=0.01)
 
 
-def test_files_that_are_no_model(tmp_path: Path, lively_model: keras.Model) -> None:
+def test_files_that_are_no_model(tmp_path: Path) -> None:
     text = tmp_path / "a.keras"
     text.write_text("no model")
     archive = tmp_path / "b.keras"
     with zipfile.ZipFile(archive, "w") as zipped:
         zipped.writestr("hello.txt", "hello")
     whole = tmp_path / "c.keras"
-    save(lively_model, whole)
+    save(small_detector(), whole)
     damaged = tmp_path / "d.keras"
     with zipfile.ZipFile(whole) as source, zipfile.ZipFile(damaged, "w") as target:
         for name in source.namelist():

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from lib.errors import ModelError
-from lib.models import build
 from lib.pruning import HeldMasks, Masks, apply_masks, channel_sets, plan, zero_softly
+from tests.detectors import small_detector
 
 
 def _masked_values(model: keras.Model, masks: Masks, with_norms: bool = True) -> np.ndarray:
@@ -89,19 +89,19 @@ def test_softly_zeroed_channels_come_back(rng: np.random.Generator, normalised: 
     assert strength().max() > 5e-3
 
 
-def test_masks_survive_json(tiny_model: keras.Model) -> None:
-    masks = plan(tiny_model, 0.5)
+def test_masks_survive_json() -> None:
+    masks = plan(small_detector(), 0.5)
     assert Masks.from_dict(masks.to_dict()) == masks
 
 
-def test_masks_of_another_model_are_refused(tiny_model: keras.Model) -> None:
-    masks = plan(build("eresfd"), 0.9)
+def test_masks_of_another_model_are_refused() -> None:
+    model, wider = small_detector(), small_detector(16)
     with pytest.raises(ModelError, match="another model"):
-        apply_masks(tiny_model, masks)
+        apply_masks(model, plan(wider, 0.9))
     with pytest.raises(ModelError, match="another model"):
-        apply_masks(tiny_model, Masks("removable", {"conv1": (0,)}))
+        apply_masks(model, Masks("removable", {"conv1": (0,)}))
     with pytest.raises(ModelError, match="mode"):
-        HeldMasks(tiny_model, "per_layer").hold(plan(tiny_model, 0.5))
+        HeldMasks(model, "per_layer").hold(plan(model, 0.5))
 
 
 OPTIMIZERS: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
@@ -174,9 +174,9 @@ def test_an_optimiser_that_averages_must_be_built() -> None:
         HeldMasks(_tied_model(), "removable", OPTIMIZERS["averages"]())
 
 
-def test_held_masks_leave_no_trace_in_a_saved_model(tiny_model: keras.Model) -> None:
-    config = tiny_model.get_config()
-    count = len(tiny_model.weights)
-    HeldMasks(tiny_model, "removable")
-    assert tiny_model.get_config() == config
-    assert len(tiny_model.weights) == count
+def test_held_masks_leave_no_trace_in_a_saved_model() -> None:
+    model = small_detector()
+    config, count = model.get_config(), len(model.weights)
+    HeldMasks(model, "removable")
+    assert model.get_config() == config
+    assert len(model.weights) == count

@@ -44,8 +44,7 @@ def _assert_same(path: Path, model: keras.Model, image_rgb: np.ndarray, threshol
     return len(boxes)
 
 
-@pytest.mark.parametrize("name", ["yunet_n", "yunet_s"])
-@pytest.mark.parametrize("rate", [0.0, 0.125])
+@pytest.mark.parametrize(("name", "rate"), [("yunet_n", 0.0), ("yunet_n", 0.125), ("yunet_s", 0.0)])
 def test_opencv_finds_the_same_faces(name: str, rate: float, tmp_path: Path) -> None:
     model = build(name, weights=shared(f"weights/yunet/{name}.pth"))
     if rate:

@@ -8,7 +8,6 @@ from lib.detection.description import sealed
 from lib.detection.formats.operators import OF_DETECTORS
 from lib.detection.formats.pb import SETTINGS, DetectionSettings, detection_graph, freeze
 from lib.errors import ModelError
-from lib.models import build
 from tests.detectors import small_detector
 
 tf = pytest.importorskip("tensorflow")
@@ -17,7 +16,7 @@ tf = pytest.importorskip("tensorflow")
 @pytest.fixture(scope="module")
 def frozen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("frozen") / "detector.pb"
-    freeze(build("eresfd", width_mult=4 / 256), file)
+    freeze(small_detector(), file)
     return file
 
 
@@ -28,7 +27,7 @@ def _graph(file: Path) -> Any:
 
 
 def test_the_list_of_operators_is_what_is_emitted(frozen: Path) -> None:
-    """And of a DSFD, where one is frozen in test_pb.py."""
+    """And of an EResFD and a DSFD, where these are frozen in test_pb.py."""
     graph = _graph(frozen)
     assert {node.op for node in graph.node} <= OF_DETECTORS
     assert not graph.library.function

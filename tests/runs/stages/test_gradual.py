@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+import lib.runs.stages.gradual
 from lib.config import Config
 from lib.data.scenes import SampleSet
 from lib.errors import ConfigError
@@ -16,7 +17,6 @@ from lib.models import load, save
 from lib.pruning import repair
 from lib.runs.job import run
 from lib.runs.stages.gradual import Gradual
-from lib.runs.stages.removal import take_out
 from tests.detectors import small_detector
 
 
@@ -68,30 +68,23 @@ def test_each_step_takes_as_much_and_is_trained(undisturbed: tuple[Path, dict[st
     assert kept == [8, 6, 4]
 
 
-@pytest.mark.parametrize("where", ["take_out", "learn"])
-def test_killed_in_a_step_it_goes_on_and_ends_the_same(
-    config: Config, undisturbed: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch, where: str
+def test_killed_in_every_step_it_goes_on_and_ends_the_same(
+    config: Config, undisturbed: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as broken:
-        if where == "take_out":
-            times = iter([False, True])  # in the second step, after the first has been trained
-            whole = take_out
+    def die(*_: Any) -> None:
+        raise KeyboardInterrupt
 
-            def die(*given: Any) -> Any:
-                if next(times):
-                    raise KeyboardInterrupt
-                return whole(*given)
-
-            broken.setattr("lib.runs.stages.gradual.take_out", die)
-        else:
-
-            def stop(*_: Any) -> None:
-                raise KeyboardInterrupt
-
-            broken.setattr(Gradual, "take_best", stop)  # its epoch is over, its model not yet left
-        with pytest.raises(KeyboardInterrupt):
-            run(config)
-    keras.backend.clear_session()
+    optimized = Path(config.MODEL.model_path) / "optimized"
+    for where, name, left in (
+        (Gradual, "take_best", ["imported", "step_1"]),  # the first step's epoch is over, its model not yet left
+        (lib.runs.stages.gradual, "take_out", ["imported", "step_1", "step_1_trained"]),  # the second begins
+    ):
+        with monkeypatch.context() as broken:
+            broken.setattr(where, name, die)
+            with pytest.raises(KeyboardInterrupt):
+                run(config)
+        assert sorted(file.stem for file in optimized.iterdir()) == left
+        keras.backend.clear_session()
     run(config)
     folders = (undisturbed[0], Path(config.MODEL.model_path) / "optimized")
     for one, other in zip(*(load(folder / "finetune.keras").weights for folder in folders), strict=True):
