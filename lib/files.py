@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from lib.errors import ToolkitError
+from lib.errors import ModelError, ToolkitError
 
 
 @contextmanager
@@ -40,6 +40,12 @@ def _aside(path: str | os.PathLike[str]) -> Iterator[tuple[Path, Path]]:
 def _sync(file: Path) -> None:
     with file.open("rb") as written:
         os.fsync(written.fileno())
+
+
+def require_ending(path: str | os.PathLike[str], *endings: str) -> None:
+    """ModelError unless the name of a file that is to be written ends in one of these, e.g. ".keras"."""
+    if Path(path).suffix not in endings:
+        raise ModelError(f"{os.fspath(path)}: expected a name ending in {' or '.join(endings)}")
 
 
 # What `replacing` calls its file until it is whole.

@@ -2,19 +2,21 @@ import errno
 import json
 import multiprocessing
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lib.errors import DataError
+from lib.errors import DataError, ModelError
 from lib.files import (
     create_json,
     is_left_half_written,
     read_json,
     read_own,
     replacing,
+    require_ending,
     sha256,
     strangers,
     write_json,
@@ -40,6 +42,13 @@ def test_temporary_name_keeps_the_suffix(tmp_path: Path) -> None:
     with replacing(tmp_path / "model.keras") as temporary:
         assert temporary.suffix == ".keras"
         temporary.touch()
+
+
+def test_what_a_files_name_has_to_end_in_is_said(tmp_path: Path) -> None:
+    require_ending(tmp_path / "a.b.png", ".jpg", ".png")
+    for name in ("a", "a.PNG", "png", ".png", "a.png.part"):
+        with pytest.raises(ModelError, match=rf"{re.escape(name)}: expected a name ending in \.jpg or \.png"):
+            require_ending(tmp_path / name, ".jpg", ".png")
 
 
 def test_json_round_trip_and_no_nan(tmp_path: Path) -> None:

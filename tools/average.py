@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.console import friendly_errors, start_logging
-from lib.errors import ModelError
+from lib.files import require_ending
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,8 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     start_logging()
     with friendly_errors():
-        if Path(options.output).suffix != ".keras":
-            raise ModelError(f"{options.output}: expected a name ending in .keras")
+        require_ending(options.output, ".keras")
         from lib.models import load, save  # TensorFlow takes seconds
         from lib.models.average import average
         from lib.runs.folder import model_file

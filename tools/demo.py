@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.console import friendly_errors, start_logging
 from lib.errors import ModelError
+from lib.files import require_ending
 
 if TYPE_CHECKING:
     from lib.data.annotations import Record
@@ -33,8 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     start_logging()
     with friendly_errors():
-        if options.output.suffix not in (".jpg", ".png"):
-            raise ModelError(f"{options.output}: expected a name ending in .jpg or .png")
+        require_ending(options.output, ".jpg", ".png")
         first, last = _models(options.model)
 
         import numpy as np

@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.console import friendly_errors, start_logging
-from lib.errors import ModelError
+from lib.files import require_ending
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,8 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     start_logging()
     with friendly_errors():
-        if Path(options.output).suffix != ".keras":
-            raise ModelError(f"--output {options.output}: expected a name ending in .keras")
+        require_ending(options.output, ".keras")
         from lib.models import anchors_of, save
         from lib.models.published import published_model
 

@@ -18,7 +18,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.console import friendly_errors, start_logging
-from lib.errors import ConfigError, ModelError
+from lib.errors import ConfigError
+from lib.files import require_ending
 
 RANDOM_IMAGES = 5
 
@@ -29,10 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start_logging()
     with friendly_errors():
         for path in (options.output, options.masked):
-            if path is not None and Path(path).suffix != ".keras":
-                raise ModelError(f"{path}: expected a name ending in .keras")
-        if options.opencv is not None and Path(options.opencv).suffix != ".onnx":
-            raise ModelError(f"{options.opencv}: expected a name ending in .onnx")
+            if path is not None:
+                require_ending(path, ".keras")
+        if options.opencv is not None:
+            require_ending(options.opencv, ".onnx")
         rates = None if options.rates is None else _rates(options.rates)
         budget = {"macs": options.macs, "parameters": options.parameters}
         budget = {name: share for name, share in budget.items() if share is not None}

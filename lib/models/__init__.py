@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from lib.errors import ModelError
-from lib.files import replacing
+from lib.files import replacing, require_ending
 from lib.geometry.anchors import AnchorSpec
 from lib.models.backbones import BACKBONES
 from lib.models.dsfd import FIRST_SHOT, dsfd
@@ -134,7 +134,13 @@ def _uncollected() -> Iterator[None]:
 
 
 def save(model: keras.Model, path: str | os.PathLike[str]) -> None:
-    """Writes the model, with its optimiser if it is compiled, so that the file is whole or absent."""
+    """Writes the model, with its optimiser if it is compiled, so that the file is whole or absent.
+
+    Raises:
+        ModelError: the path does not end in .keras, the only format that `load` reads.
+
+    """
+    require_ending(path, ".keras")
     with replacing(path) as temporary:
         model.save(temporary)
 

@@ -81,6 +81,12 @@ def test_files_that_are_no_model(tmp_path: Path) -> None:
         assert message in str(error.value)
 
 
+def test_a_model_is_saved_in_the_format_that_is_read(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"m\.h5: expected a name ending in \.keras"):
+        save(small_detector(), tmp_path / "m.h5")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_model_without_anchors_is_no_detector() -> None:
     image = keras.Input((8, 8, 3))
     with pytest.raises(ModelError, match="no face detector"):

@@ -21,7 +21,7 @@ from lib.detection.formats.delegable import delegable
 from lib.detection.formats.quantized import quantize
 from lib.detection.head import IMAGE, exportable
 from lib.errors import ModelError
-from lib.files import replacing
+from lib.files import replacing, require_ending
 from lib.models import PadToMultiple, anchors_of
 
 PRECISIONS = ("float32", "float16", "int8")
@@ -56,8 +56,7 @@ def write(
             backend than TensorFlow.
 
     """
-    if Path(path).suffix != ".tflite":
-        raise ModelError(f"{path}: the name of a LiteRT model must end in .tflite")
+    require_ending(path, ".tflite")
     if precision not in PRECISIONS:
         why = "; 16-bit activations are 10 to 20 times slower on a CPU" if "16" in precision else ""
         raise ModelError(f"LiteRT models are written as {', '.join(PRECISIONS)}, not as {precision!r}{why}")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lib.arrays import FloatArray
 from lib.detection.candidates import MAX_CANDIDATES
 from lib.errors import ModelError
-from lib.files import replacing
+from lib.files import replacing, require_ending
 from lib.models import CropToCells, PadToMultiple, anchors_of
 from lib.models.folding import fold_batch_norms
 from lib.models.yunet import PREDICTIONS, STRIDES
@@ -45,8 +45,7 @@ def write_opencv(model: keras.Model, path: str | os.PathLike[str]) -> int:
             does not load the file, or a package is missing.
 
     """
-    if Path(path).suffix != ".onnx":
-        raise ModelError(f"{path}: the name of an ONNX file must end in .onnx")
+    require_ending(path, ".onnx")
     try:
         import cv2
         import onnx
