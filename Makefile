@@ -23,7 +23,7 @@ demo: env  ## what the detector of `make train`, or of RUN=..., finds in the bui
 	$(BIN)/python tools/demo.py --model $(RUN)
 
 test: env  ## all tests: the fast ones, then the slow ones
-	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile
 	$(BIN)/python -m pytest -m slow --numprocesses auto --maxprocesses 2
 
 check: env  ## style and types

@@ -49,7 +49,7 @@ def test_what_is_no_litert_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_exported_is_refused(tmp_path: Path, tiny_model: keras.Model) -> None:
-    with pytest.raises(ModelError, match=r"end in \.tflite"):
+    with pytest.raises(ModelError, match=r"ending in \.tflite"):
         write(tiny_model, tmp_path / "detector.lite", (96, 96))
     with pytest.raises(ModelError, match="16-bit activations are 10 to 20 times slower"):
         write(tiny_model, tmp_path / "detector.tflite", (96, 96), "int16")
