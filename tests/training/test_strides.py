@@ -107,9 +107,9 @@ from lib.training.losses import BoxLoss, ScoreLoss
 from lib.training.step import TrainingModel
 random = np.random.default_rng(0)
 images = random.uniform(0, 255, (2, 320, 320, 3)).astype(np.float32)
-for width in range(4, 17, 3):
-    keras.utils.set_random_seed(0)
-    whole = build("eresfd", width_mult=16 / 256)
+keras.utils.set_random_seed(0)
+whole = build("eresfd", width_mult=16 / 256)
+for width in (5, 10, 15):
     detector = shrink(whole, plan(whole, 1 - width / 16))
     assert detector.get_layer("stage1_block0_shortcut").kernel.shape[-1] == width
     anchors = detector(images)["boxes"].shape[1]
@@ -120,7 +120,6 @@ for width in range(4, 17, 3):
     model.compile(keras.optimizers.SGD(1e-3), loss=losses, jit_compile=False, auto_scale_loss=False)
     for _ in range(10):
         model.train_on_batch(images, {"boxes": boxes, "scores": boxes[..., 4]})
-    keras.utils.clear_session()
 print("trained", flush=True)
 """
 
@@ -139,5 +138,5 @@ def test_every_width_trains() -> None:
 
 
 @pytest.mark.slow
-def test_detectors_of_many_widths_train() -> None:
+def test_detectors_of_three_widths_train() -> None:
     _runs(_CHILD_DETECTORS)
