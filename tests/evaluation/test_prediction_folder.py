@@ -266,14 +266,14 @@ def test_results_do_not_depend_on_the_images_before(eresfd: Path) -> None:
     """To the last bit, with one thread: the first image a process sees and later ones take the same computation."""
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (height, 96, 3), np.uint8) for height in (64, 97)]
-    found = []
-    for before in (images[:1], []):
+    rows = []
+    for order in ([0, 1], [1, 0]):
         prediction_folder._detector.cache_clear()
         detector = prediction_folder._detector(str(eresfd), 750, "")
-        found.append([detector(image, 0.05) for image in [*before, images[1]]][-1])
-    after, first = found
-    assert len(first) > 0
-    np.testing.assert_array_equal(after, first)
+        found = {number: detector(images[number], 0.05) for number in order}
+        rows.append([found[number] for number in range(2)])
+    for forward, backward in zip(*rows, strict=True):
+        np.testing.assert_array_equal(forward, backward)
 
 
 def test_a_killed_worker_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

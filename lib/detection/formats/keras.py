@@ -17,7 +17,7 @@ def write(model: keras.Model, path: str | os.PathLike[str]) -> None:
     """Writes the model as it is; its layers say what its outputs mean.
 
     Raises:
-        ModelError: the model is no detector.
+        ModelError: the path does not end in .keras, or the model is no detector.
 
     """
     anchors_of(model)

@@ -9,14 +9,12 @@ import keras
 import numpy as np
 import pytest
 
-import lib.runs.stages.gradual
 from lib.config import Config
 from lib.data.scenes import SampleSet
 from lib.errors import ConfigError
 from lib.models import load, save
 from lib.pruning import repair
 from lib.runs.job import run
-from lib.runs.stages.gradual import Gradual
 from tests.detectors import small_detector
 
 
@@ -75,18 +73,18 @@ def test_killed_in_every_step_it_goes_on_and_ends_the_same(
         raise KeyboardInterrupt
 
     optimized = Path(config.MODEL.model_path) / "optimized"
-    for where, name, left in (
-        (Gradual, "take_best", ["imported", "step_1"]),  # the first step's epoch is over, its model not yet left
-        (lib.runs.stages.gradual, "take_out", ["imported", "step_1", "step_1_trained"]),  # the second begins
+    for where, left in (
+        ("Gradual.take_best", ["imported", "step_1"]),  # the first step's epoch is over, its model not yet left
+        ("take_out", ["imported", "step_1", "step_1_trained"]),  # the second begins
     ):
         with monkeypatch.context() as broken:
-            broken.setattr(where, name, die)
+            broken.setattr(f"lib.runs.stages.gradual.{where}", die)
             with pytest.raises(KeyboardInterrupt):
                 run(config)
         assert sorted(file.stem for file in optimized.iterdir()) == left
         keras.backend.clear_session()
     run(config)
-    folders = (undisturbed[0], Path(config.MODEL.model_path) / "optimized")
+    folders = (undisturbed[0], optimized)
     for one, other in zip(*(load(folder / "finetune.keras").weights for folder in folders), strict=True):
         np.testing.assert_array_equal(one, other)
 
