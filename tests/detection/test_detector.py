@@ -128,9 +128,10 @@ def test_single_scale_equals_the_published_detector(name: str) -> None:
         # On plain background the 50 % model gives thousands of anchors the same score to within float32's rounding of
         # the logits. Which of two overlapping ones of those comes first, and survives, is not a property of the model:
         # computed in float64 the network disagrees with the reference there, too.
-        _, scores = detector.candidates(image, 0.05)
-        ties = [int((abs(scores - score) <= 1e-7).sum()) for score in different[:, 4]]
-        assert all(count >= 5 for count in ties), f"{key}: {different}"
+        if len(different):
+            _, scores = detector.candidates(image, 0.05)
+            ties = [int((abs(scores - score) <= 1e-7).sum()) for score in different[:, 4]]
+            assert all(count >= 5 for count in ties), f"{key}: {different}"
         assert len(different) <= 0.02 * len(reference), key
         if name != "eresfd_bfpgm_50":
             assert len(different) == 0, key

@@ -1,3 +1,6 @@
+from functools import cache
+
+import keras
 import pytest
 
 from lib.errors import ConfigError
@@ -9,10 +12,22 @@ from lib.search.groups import SPLITS, group_sets, patterns_of
 SETS = [ChannelSet(name, 8, (name,), ()) for name in ("conv1", "conv2", "context0", "context1")]
 
 
+@cache
+def _eresfd() -> keras.Model:
+    """Nothing here changes it."""
+    return build("eresfd", width_mult=4 / 256)
+
+
+@cache
+def _dsfd(net_structure: str) -> keras.Model:
+    """Nothing here changes it."""
+    return inference_model(build(net_structure))
+
+
 @pytest.mark.parametrize("mode", ["removable", "per_layer"])
 @pytest.mark.parametrize("split", [split for split in SPLITS if split.startswith("eresfd")])
 def test_every_split_of_eresfd_holds_every_set_once(split: str, mode: Mode) -> None:
-    sets = channel_sets(build("eresfd", width_mult=4 / 256), mode)
+    sets = channel_sets(_eresfd(), mode)
     groups = group_sets(sets, patterns_of(split, mode))
     assert len(groups) == int(split.split("_")[1])
     assert sorted(name for members in groups.values() for name in members) == sorted(item.name for item in sets)
@@ -25,14 +40,14 @@ def test_every_split_of_eresfd_holds_every_set_once(split: str, mode: Mode) -> N
     [("vgg_16", "dsfd_vgg_16", 8), ("resnet_v1_50", "dsfd_resnet", 7), ("MobilenetV2", "dsfd_mobilenet", 6)],
 )
 def test_every_split_of_dsfd_holds_every_set_once(net_structure: str, split: str, groups: int, mode: Mode) -> None:
-    sets = channel_sets(inference_model(build(net_structure)), mode)
+    sets = channel_sets(_dsfd(net_structure), mode)
     found = group_sets(sets, patterns_of(split, mode))
     assert len(found) == groups
     assert sorted(name for members in found.values() for name in members) == sorted(item.name for item in sets)
 
 
 def test_published_split_layer_by_layer() -> None:
-    sets = channel_sets(build("eresfd", width_mult=4 / 256), "per_layer")
+    sets = channel_sets(_eresfd(), "per_layer")
     groups = group_sets(sets, patterns_of("eresfd_6", "per_layer"))
     assert groups["conv1-3"] == ("conv1", "conv2", "conv3")
     assert set(groups["conv4"]) == {"conv4_conv1", "conv4_conv2"}

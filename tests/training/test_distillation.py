@@ -13,11 +13,10 @@ from lib.data.scenes import SampleSet
 from lib.data.sources import unlabelled
 from lib.errors import ConfigError, ModelError
 from lib.models import load, save
-from lib.models.yunet import yunet
 from lib.pruning import plan, shrink
 from lib.runs.wiring import make_trainer
 from lib.training.distillation import Distillation, DistillationSettings
-from tests.detectors import SMALL_ANCHORS, small_detector
+from tests.detectors import SMALL_ANCHORS, SMALL_YUNET, small_detector
 from tests.networks import lively
 
 TERMS = {"distil_scores_loss", "distil_boxes_loss"}
@@ -69,7 +68,7 @@ def _gradients(distillation: Distillation, student: keras.Model, images: Any) ->
 
 
 def test_of_a_yunet_both_probabilities_and_landmarks_are_taught(tmp_path: Path, rng: np.random.Generator) -> None:
-    teacher = lively(yunet(stages=(4, 4, 6, 6, 6, 8)), rng, side_px=32)
+    teacher = lively(small_detector(anchors=SMALL_YUNET), rng, side_px=32)
     save(teacher, tmp_path / "teacher.keras")
     settings = DistillationSettings(str(tmp_path / "teacher.keras"), scores=2.0, boxes=3.0, landmarks=5.0, focus=0.0)
     student, images = load(tmp_path / "teacher.keras"), _images(rng)
@@ -143,7 +142,7 @@ def test_a_teacher_without_a_say_is_refused(teacher: DistillationSettings, tmp_p
     silent = replace(teacher, scores=0.0, boxes=0.0)
     with pytest.raises(ConfigError, match=r"DISTIL\.scores and DISTIL\.boxes are 0, so that DISTIL\.teacher has no"):
         Distillation(small_detector(), silent)
-    model = yunet(stages=(4, 4, 4, 4, 4, 4))
+    model = small_detector(anchors=SMALL_YUNET)
     save(model, tmp_path / "yunet.keras")
     of_landmarks = replace(silent, teacher=str(tmp_path / "yunet.keras"))
     assert Distillation(model, of_landmarks).names == ("distil_landmarks_loss",)

@@ -215,11 +215,10 @@ def test_dsfd_is_frozen_without_its_first_shot_and_finds_the_same(tmp_path: Path
     assert kernels.count((3, 3, 8, 2)) == 5  # the scores of the enhanced maps but the finest, all of 8 channels
     assert not [shape for shape in kernels if shape[:2] == (3, 3) and shape[2:] in ((160, 2), (256, 2), (96, 4))]
     original, frozen = FaceDetector(model), FaceDetector(tmp_path / "dsfd.pb")
-    for height, width in ((64, 96), (131, 97)):
-        image = noise(height, width)
-        expected = original(image, 0.3)
-        assert len(expected) > 10
-        assert unmatched(frozen(image, 0.3), expected) == []
+    image = noise(131, 97)
+    expected = original(image, 0.3)
+    assert len(expected) > 10
+    assert unmatched(frozen(image, 0.3), expected) == []
 
 
 def test_several_anchors_a_cell_in_the_code_of_corners_are_frozen_too(tmp_path: Path) -> None:
