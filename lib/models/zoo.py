@@ -5,8 +5,6 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -129,7 +127,9 @@ def located(model: str | os.PathLike[str]) -> Path:
 def _import(name: str, published: Published, kept: Path) -> None:
     """Fetches, checks and imports weights into the cache; whatever fails, no part of them stays there."""
     source = f"github.com/{published.repository} at {published.commit}"
-    with _working_folder(kept.parent) as folder:
+    _require_writable(kept.parent)
+    with tempfile.TemporaryDirectory(prefix="weights-", ignore_cleanup_errors=True) as holder:
+        folder = Path(holder)
         logger.info("%s: weights of %s; licence: %s", name, source, published.licence)
         files = [_fetch(published, path, kept.parent, folder) for path in published.files]
         model, _ = published_model(files[0])
@@ -140,16 +140,12 @@ def _import(name: str, published: Published, kept: Path) -> None:
     logger.info("%s: kept as %s", name, kept)
 
 
-@contextmanager
-def _working_folder(cache: Path) -> Iterator[Path]:
-    """A folder inside the cache that is gone afterwards."""
+def _require_writable(cache: Path) -> None:
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        holder = tempfile.TemporaryDirectory(dir=cache, prefix=".fetching-", ignore_cleanup_errors=True)
+        tempfile.TemporaryFile(dir=cache).close()
     except OSError as error:
         raise _unwritable(cache, error) from error
-    with holder as folder:
-        yield Path(folder)
 
 
 def _unwritable(cache: Path, error: OSError) -> ModelError:
