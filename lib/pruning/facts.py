@@ -137,7 +137,7 @@ def _behind(
             return _behind_maker(step, first == 0, negligible)
         case "norm" if layer.scale:
             beta = _cut(layer.beta, negligible) if layer.center else 0.0
-            return np.where(_cut(layer.gamma, negligible) == 0, beta, _called_on(layer, ins, ones))
+            return np.where(_cut(layer.gamma, negligible) == 0, beta, _called_on(layer, [first], ones))
         case "join":
             return np.concatenate(ins)
         case "product":
@@ -149,7 +149,7 @@ def _behind(
         case "sum" if isinstance(layer, keras.Layer) and own_kind(layer) is None:
             return _called_on(layer, ins, ones)
         case "norm" | "pass" if isinstance(layer, _VALUE_BY_VALUE):
-            return _called_on(layer, ins, ones)
+            return _called_on(layer, [first], ones)
         case "pass" if type(layer).__name__ in _MOVING:
             return first
     if step.kind == "sum":

@@ -42,7 +42,7 @@ class Reading:
         if isinstance(layer, layers.SeparableConv2D):
             inputs = ops.depthwise_conv(
                 ops.cast(inputs, layer.compute_dtype),
-                layer.depthwise_kernel,
+                ops.cast(layer.depthwise_kernel, layer.compute_dtype),
                 strides=tuple(layer.strides),
                 padding=layer.padding,
                 dilation_rate=tuple(layer.dilation_rate),

@@ -1,7 +1,6 @@
 """Plans: how many channels of each set go, and which."""
 
 from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import keras
@@ -14,7 +13,7 @@ from lib.pruning.cost_model import CostModel
 from lib.pruning.criteria import CRITERIA, GAMMA, NAMES, RANDOM, Criterion, Score, combined, lowest
 from lib.pruning.evidence import ACTIVATION, check_given, mean_activation, missed_by_loss
 from lib.pruning.gradients import Loss
-from lib.pruning.graph.channels import ChannelGraph
+from lib.pruning.graph.channels import ChannelGraph, is_named
 from lib.pruning.graph.flow import Ports
 from lib.pruning.graph.sets import Mode, PlacedSet, SetMap
 from lib.pruning.graph.silence import silence
@@ -329,9 +328,9 @@ def _rate_by_set(placed: SetMap, rates: Rates, may_empty: bool) -> dict[str, flo
                 f"the pruning rate of {pattern!r} must be at least 0 and below 1, got {rate}"
                 + (" (1, everything, needs min_channels=0 and mode 'removable')" if rate == 1 else "")
             )
-        named = [item.name for item in items if fnmatchcase(item.name, pattern)]
+        named = [item.name for item in items if is_named(item.name, pattern)]
         through = [
-            item.name for item in items if any(fnmatchcase(name, pattern) for name in (*item.convolutions, *item.norms))
+            item.name for item in items if any(is_named(name, pattern) for name in (*item.convolutions, *item.norms))
         ]
         if not named and not through:
             raise ConfigError(

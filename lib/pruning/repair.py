@@ -127,7 +127,7 @@ def recalibrate(
             norm.momentum = 0.0  # the moving statistics become those of the batch
         seen = _seen(images, model, window_px, random)
         for batch, weight in ((batch, 1) for batch in seen) if moving else _together(seen):
-            model(batch, training=True)
+            model(keras.tree.pack_sequence_as(model.input, keras.tree.flatten(batch)), training=True)
             count += weight
             for norm, total in zip(norms, sums, strict=True):
                 mean = np.asarray(norm.moving_mean, np.float64)

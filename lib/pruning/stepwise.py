@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from numpy.typing import NDArray
 
 from lib.errors import ConfigError
+from lib.pruning.budgets import Budget, Quantity
 from lib.pruning.cost_model import Cost, CostModel
 from lib.pruning.masks import Masks
 from lib.pruning.plan import image_size, plan
@@ -45,12 +45,14 @@ def prune_stepwise(
         ConfigError: as `plan`; steps is less than 1, or a budget other than these two.
 
     """
-    if steps < 1:
-        raise ConfigError(f"steps must be at least 1, got {steps}")
+    if steps < 1 or steps != int(steps):
+        raise ConfigError(f"steps must be a whole number of at least 1, got {steps}")
     if (macs is None) == (parameters is None):
         raise ConfigError("give one of macs and parameters")
-    quantity, share = ("macs", macs) if macs is not None else ("parameters", parameters)
+    quantity: Quantity = "macs" if macs is not None else "parameters"
+    share = macs if macs is not None else parameters
     assert share is not None
+    Budget(quantity, share).check()
     protected = tuple(how.get("protected", ()))
     size = image_size(model, size_px, needed=quantity == "macs")
 
@@ -67,7 +69,7 @@ def prune_stepwise(
         for step in range(1, steps + 1):
             small = shrink(current, masks)
             if len(repair_on):
-                repair(current, small, masks, (np.asarray(image) for image in repair_on))
+                repair(current, small, masks, repair_on)
             yield small
             current = small
             if step < steps:

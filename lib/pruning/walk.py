@@ -57,7 +57,8 @@ class Held:
         if self.bytes + array.nbytes > HELD_BYTES:
             self.files += 1
             path = self.folder / f"{self.files}.npy"
-            np.save(path, array)
+            # NumPy's files know no bfloat16.
+            np.save(path, array.astype(np.float32) if array.dtype.kind == "V" else array)
             self.arrays[key] = path
             return
         self.arrays[key] = array
@@ -112,13 +113,27 @@ class Walk:
         self.calls_of: dict[int, list[int]] = {}
         for position, step in enumerate(self.steps):
             self.calls_of.setdefault(id(step.layer), []).append(position)
-        self.touched = dict.fromkeys(self.graph.calls.inputs, False)
-        for step in self.steps:
-            gone = any(not self.kept(number).all() or self.touched[number] for number in step.call.inputs)
-            gone |= step.kind == "heads" and bool(silenced.off[id(step.layer)].any())
-            self.touched.update(dict.fromkeys(step.call.outputs, gone))
+        self.touched = self._touched()
         self.order = self._order()
         self.when = {position: turn for turn, position in enumerate(self.order)}
+
+    def _touched(self) -> dict[int, bool]:
+        """By tensor, whether it differs between the models; of a layer with weights every call does, or none."""
+        solved: set[int] = set()
+        while True:
+            touched = dict.fromkeys(self.graph.calls.inputs, False)
+            for step in self.steps:
+                gone = any(not self.kept(number).all() or touched[number] for number in step.call.inputs)
+                gone |= step.kind == "heads" and bool(self.silenced.off[id(step.layer)].any())
+                touched.update(dict.fromkeys(step.call.outputs, gone or id(step.layer) in solved))
+            found = {
+                id(step.layer)
+                for step in self.steps
+                if getattr(step.layer, "weights", None) and touched[step.call.outputs[0]]
+            }
+            if found == solved:
+                return touched
+            solved = found
 
     def kept(self, number: int) -> BoolArray:
         return self.silenced.alive[self.graph.class_of[self.graph.channels[number]]]
@@ -209,6 +224,8 @@ class Walk:
             return False
         if type(step.layer) not in RULED:
             return False
+        if any(self.graph.axes[n] != len(self.graph.calls.shapes[n]) - 1 for n in step.call.inputs[:1]):
+            return False
         if step.kind == "norm":
             return bool(step.layer.scale and step.layer.center) and self._folded_into(step) is None
         return step.kind in MAKERS
@@ -266,7 +283,7 @@ class Walk:
                 at = positions(grid, share * len(group.boxes), random, group.faces_at(grid))
                 target = whole(whole.reading.rows(read, at)).reshape(len(at), -1)[:, out]
                 if corrected is not None:
-                    target = target + self._missing(corrected, place, grid, at)
+                    target = target + self._missing(*corrected, place, grid, at)
                 rows = mended.reading.rows(mended.reading.prepared(self._small(number, place)), at)
                 target = target.reshape(len(at), mended.groups, -1)
                 sums.add(rows, target)
@@ -291,11 +308,15 @@ class Walk:
         )
 
     def _relu_reads(self, step: Step, norm: Any) -> bool:
-        users = [self.steps[p].layer for p in self.readers.get(self._end(step, norm), [])]
-        return len(users) > 0 and all(isinstance(user, layers.ReLU) or _is_relu_layer(user) for user in users)
+        end = self._end(step, norm)
+        users = [self.steps[p].layer for p in self.readers.get(end, [])]
+        return len(users) > 0 and end not in self.graph.calls.outputs and all(map(_cuts_off, users))
 
-    def _sum_behind(self, position: int, step: Step, norm: Any) -> list[tuple[float, int]] | None:
-        """Where the map is the last operand of an addition: the others, each with its weight beside the map's own."""
+    def _sum_behind(self, position: int, step: Step, norm: Any) -> tuple[list[tuple[float, int]], bool] | None:
+        """Where the map is the last operand of an addition: the others, each with its weight beside the map's own.
+
+        And whether they are cropped to the map's size.
+        """
         end = self._end(step, norm)
         users = self.readers.get(end, [])
         activation = getattr(step.layer, "activation", keras.activations.linear)
@@ -311,10 +332,11 @@ class Walk:
         if weights is None or not done or abs(weights[numbers.index(end)]) < 1e-3:
             return None
         own = weights[numbers.index(end)]
-        return [(weights[numbers.index(number)] / own, number) for number in others]
+        beside = [(weights[numbers.index(number)] / own, number) for number in others]
+        return beside, getattr(addition.layer, "crops_to_first", False)
 
     def _missing(
-        self, others: list[tuple[float, int]], place: int, grid: tuple[int, ...], at: Any
+        self, others: list[tuple[float, int]], cropped: bool, place: int, grid: tuple[int, ...], at: Any
     ) -> FloatArray | float:
         """What the other operands lack at these positions, [n, channels kept]."""
         lack: FloatArray | float = 0.0
@@ -323,7 +345,7 @@ class Walk:
             difference = self._whole(number, place)[..., out]
             if self._lives(number):
                 difference = difference - self._small(number, place)
-            if difference.ndim == 4:
+            if cropped and difference.ndim == 4:
                 difference = difference[:, : grid[1], : grid[2]]
             if difference.shape[:-1] != tuple(grid) or not out.any():
                 continue
@@ -331,7 +353,9 @@ class Walk:
         return lack
 
     def _lives(self, number: int) -> bool:
-        return not self.touched[number] or ("small", number, 0) in self.held.arrays
+        if not self.touched[number]:
+            return bool(self.kept(number).any())
+        return ("small", number, 0) in self.held.arrays
 
     def _whole(self, number: int, place: int) -> FloatArray:
         return self.held.get(("whole", number, place))
@@ -372,6 +396,8 @@ def _call(step: Step, layer: Any, value: Callable[[int], FloatArray], instead: A
     pairs = zip(step.call.node.input_tensors, step.call.inputs, strict=True)
     tensors = {number: keras.ops.convert_to_tensor(value(number), tensor.dtype) for tensor, number in pairs}
     args, kwargs = step.call.arguments(tensors, instead)
+    if "training" in kwargs:  # written into the model; both are compared as they infer
+        kwargs = {**kwargs, "training": False}
     return layer(*args, **kwargs)
 
 
@@ -386,5 +412,8 @@ def _is_relu(function: Any) -> bool:
     return function in (keras.activations.relu, keras.activations.relu6)
 
 
-def _is_relu_layer(layer: Any) -> bool:
+def _cuts_off(layer: Any) -> bool:
+    """Whether a layer makes zeros of all that is below zero."""
+    if isinstance(layer, layers.ReLU):
+        return not layer.negative_slope and not layer.threshold
     return isinstance(layer, layers.Activation) and _is_relu(layer.activation)

@@ -72,3 +72,15 @@ def test_constants_through_a_weighted_sum() -> None:
     value = np.asarray(model(np.zeros((1, 4, 4, 1))))[0, 0, 0]
     np.testing.assert_allclose(facts[flow.calls.outputs[0]], value, rtol=1e-6)
     assert facts[flow.calls.outputs[0]][1] == 0
+
+
+def test_a_norm_that_is_given_a_mask() -> None:
+    words = keras.Input((6,), dtype="int32")
+    x = layers.BatchNormalization(name="norm")(layers.Dense(5)(layers.Embedding(9, 6, mask_zero=True)(words)))
+    model = keras.Model(words, layers.Dense(2)(layers.LSTM(4)(x)))
+    norm = model.get_layer("norm")
+    norm.gamma.assign([0, 1, 1, 1, 1])
+    norm.beta.assign([3, 0, 0, 0, 0])
+    calls = Calls(model)
+    (number,) = (call.outputs[0] for call in calls.calls if call.layer is norm)
+    np.testing.assert_array_equal(facts_by_weights(Flow(calls))[number], [3, NAN, NAN, NAN, NAN])

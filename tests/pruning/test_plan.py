@@ -5,7 +5,8 @@ from keras import layers
 
 from lib.errors import ConfigError
 from lib.models import build
-from lib.pruning import channel_sets, plan, plan_kept
+from lib.pruning import channel_sets, plan, plan_kept, shrink
+from lib.pruning.cost import count_macs, count_parameters
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +151,21 @@ def test_a_depthwise_convolution_has_a_say() -> None:
     sizes = np.array([[3.0, 3.0], [1.0, 1.0], [0.5, 9.0]])  # both channels made of one count together
     depthwise.kernel.assign(np.broadcast_to(sizes, (3, 3, 3, 2)))
     assert plan(model, 0.34, criterion="l1").channels == {"a": (1,)}
+
+
+def test_a_name_stands_for_itself_whatever_is_in_it() -> None:
+    image = keras.Input((4, 4, 3))
+    x = layers.Conv2D(4, 1, name="b[2]")(layers.Conv2D(4, 1, name="a[1]")(image))
+    model = keras.Model(image, layers.Conv2D(1, 1, name="c[3]")(x))
+    assert {name: len(gone) for name, gone in plan(model, {"a[1]": 0.5}).channels.items()} == {"a[1]": 2, "b[2]": 0}
+    assert plan(model, 0.5, protected=("c[3]",)).channels.keys() == {"a[1]"}
+
+
+def test_inputs_of_fixed_sizes_keep_them() -> None:
+    large, small = keras.Input((16, 16, 3)), keras.Input((8, 8, 1))
+    maps = [layers.Conv2D(8, 3, stride, padding="same")(x) for x, stride in ((large, 2), (small, 1))]
+    model = keras.Model([large, small], layers.Dense(3)(layers.Dense(5, name="a")(layers.Add()(maps))))
+    sizes = np.array([27 * 8 + 8, 9 * 8 + 8, 8 * 5 + 5, 5 * 3 + 3])
+    masks = plan(model, parameters=0.6)
+    assert count_parameters(shrink(model, masks)) <= 0.6 * sizes.sum()
+    assert count_macs(model, 16, 16) == 64 * (27 * 8 + 9 * 8 + 8 * 5 + 5 * 3)

@@ -232,3 +232,13 @@ def test_layers_without_a_rule_are_left_and_named_and_operations_are_put_for_few
     assert [layer.name for layer in report.layers] == ["out"]
     assert report.left == ("up", "groups")
     assert largest_difference(model, small, images) < before
+
+
+def test_inputs_by_name_in_any_order() -> None:
+    image, numbers = keras.Input((8, 8, 3), name="b"), keras.Input((5,), name="a")
+    norm = layers.BatchNormalization()
+    x = layers.GlobalMaxPooling2D()(norm(layers.Conv2D(4, 3)(image)))
+    model = keras.Model({"b": image, "a": numbers}, layers.Concatenate()([x, numbers]))
+    before = np.asarray(norm.moving_mean).copy()
+    recalibrate(model, [{"b": np.ones((2, 8, 8, 3)), "a": np.zeros((2, 5))}])
+    assert (np.asarray(norm.moving_mean) != before).any()

@@ -39,7 +39,10 @@ def test_steps_are_repaired_on_images(rng: np.random.Generator) -> None:
     ("how", "message"),
     [
         ({"steps": 0, "macs": 0.5}, "at least 1"),
+        ({"steps": 2.5, "macs": 0.5}, "whole number"),
         ({"steps": 1}, "one of macs"),
+        ({"steps": 2, "macs": 1.5}, "at most 1, got 1.5"),
+        ({"steps": 2, "parameters": -0.5}, "above 0"),
         ({"steps": 2, "macs": 0.0001}, "cannot be met"),
     ],
 )

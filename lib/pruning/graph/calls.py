@@ -128,11 +128,13 @@ class Calls:
                     del carried[number]
 
     def shapes_at(self, height_px: int, width_px: int) -> list[Shape]:
-        """`shapes` for one image input of this size: every input [B, H, W, C] gets it, other inputs keep theirs."""
+        """`shapes` for one image of this size: open heights and widths of inputs [B, H, W, C] get it, others stay."""
         start: dict[int, Any] = {}
         for number in self.inputs:
             shape = self.shapes[number]
-            start[number] = (1, height_px, width_px, shape[3]) if len(shape) == 4 else (1, *shape[1:])
+            start[number] = (1, *shape[1:])
+            if len(shape) == 4:
+                start[number] = (1, shape[1] or height_px, shape[2] or width_px, shape[3])
         found = dict(self.follow(start, _shapes_behind))
         return [tuple(found[number]) for number in range(len(self.shapes))]
 

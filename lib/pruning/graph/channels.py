@@ -19,6 +19,11 @@ from lib.pruning.graph.flow import Flow, Step
 from lib.pruning.graph.kinds import CLOSED, SUPPORTED, WEIGHTED
 
 
+def is_named(name: str, pattern: str) -> bool:
+    """Whether a pattern stands for this name; a name stands for itself, whatever is in it."""
+    return name == pattern or fnmatchcase(name, pattern)
+
+
 class ChannelGraph:
     """The channels of a functional model.
 
@@ -86,7 +91,7 @@ class ChannelGraph:
     def _guarded(self, protected: tuple[str, ...]) -> set[int]:
         found = set()
         for pattern in protected:
-            hits = {id(step.layer) for step in self.steps if fnmatchcase(step.layer.name, pattern)}
+            hits = {id(step.layer) for step in self.steps if is_named(step.layer.name, pattern)}
             if not hits:
                 raise ConfigError(f"protected: no layer is called {pattern!r}")
             found |= hits

@@ -182,7 +182,7 @@ def kind_of(call: Call, shapes: list[Shape], axes: Mapping[int, int]) -> Reading
         return opaque
     shape, out = shapes[call.inputs[0]], shapes[call.outputs[0]]
     if type(layer) is layers.Embedding:
-        return Reading("make")
+        return opaque if _adapted(layer) else Reading("make")
     if any(len(shapes[number]) < 2 or shapes[number][axes[number]] is None for number in call.inputs):
         return opaque
     kind: Kind | None = None
@@ -245,7 +245,7 @@ def _kind_along_last(layer: Any, shape: Shape) -> Kind | None:
     if kind in (layers.UnitNormalization, layers.RMSNormalization):
         axis = layer.axis if isinstance(layer.axis, int) else layer.axis[0] if len(layer.axis) == 1 else None
         return "l2norm" if axis in (-1, len(shape) - 1) else None
-    if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
+    if _adapted(layer):
         return None
     if kind in RECURRENT:
         free = not (layer.return_state or layer.stateful) and keeps_zero(layer)
@@ -254,6 +254,11 @@ def _kind_along_last(layer: Any, shape: Shape) -> Kind | None:
     if kind in DEPTHWISE or by_channel(layer):
         return "depthwise" if acts_on_each_value(layer.activation) else None
     return "make" if kind in _MAKERS else None
+
+
+def _adapted(layer: Any) -> bool:
+    """Whether a layer's values are not in its kernel alone: it is quantised, or has low-rank adapters."""
+    return bool(getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False))
 
 
 def by_channel(layer: Any) -> bool:

@@ -109,3 +109,12 @@ def test_a_kind_that_no_layer_may_have_is_refused_by_name() -> None:
     layer.channel_kind = "make"
     with pytest.raises(ModelError, match=r"odd \(_Own\): channel_kind 'make'"):
         _kind(layer, (8, 8, 6), (8, 8, 6))
+
+
+def test_an_embedding_with_adapters_is_not_in_its_table_alone() -> None:
+    words = keras.Input((6,), dtype="int32")
+    table = layers.Embedding(5, 6)
+    model = keras.Model(words, layers.Conv1D(5, 3)(table(words)))
+    assert Flow(Calls(model)).steps[0].kind == "make"
+    table.enable_lora(2)
+    assert Flow(Calls(model)).steps[0].kind == "opaque"
