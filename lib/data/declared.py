@@ -5,7 +5,9 @@ import struct
 
 _JPEG_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _JPEG_SCAN = 0xDA
-_HEADER_BYTES = 4096  # in which JPEG 2000 and AVIF have their sizes
+_HEADER_BYTES = 4096  # in which PNM has its size, and PNG what it says of its samples
+_CODESTREAM = b"\xff\x4f\xff\x51"  # of JPEG 2000: its start, and at once the marker with its size
+_BOXES = 1000  # at the top of a JPEG 2000 or AVIF file; more are not looked at
 
 
 def declared_size(data: bytes) -> tuple[int, int] | None:
@@ -37,10 +39,13 @@ def _declared(data: bytes) -> tuple[int, int] | None:
         return _pair("<HH", data, 6)
     if match := re.match(rb"P[1-6]\s+(?:#[^\n]*\n\s*)*(\d{1,9})\s+(\d{1,9})\s", data[:_HEADER_BYTES]):
         return int(match[1]), int(match[2])
-    for box in (b"ihdr", b"ispe"):
-        place = data.find(box, 0, _HEADER_BYTES)
-        if place >= 0:
-            return _pair(">II", data, place + 4)[::-1] if box == b"ihdr" else _pair(">II", data, place + 8)
+    if data[:4] == _CODESTREAM:
+        return _codestream(data, 0)
+    if data[:12] == b"\0\0\0\x0cjP  \r\n\x87\n":
+        place, _ = _boxes(data).get(b"jp2c", (len(data), 0))
+        return _codestream(data, place)
+    if data[4:8] == b"ftyp":
+        return _avif(data)
     return None
 
 
@@ -62,6 +67,41 @@ def _webp(data: bytes) -> tuple[int, int] | None:
     return None
 
 
+def _boxes(data: bytes) -> dict[bytes, tuple[int, int]]:
+    """Start and end of what is in the boxes at the top of a file, of each kind the first."""
+    found: dict[bytes, tuple[int, int]] = {}
+    place = 0
+    for _ in range(_BOXES):
+        if place + 8 > len(data):
+            break
+        size, start = struct.unpack_from(">I", data, place)[0], place + 8
+        if size == 1:
+            size, start = struct.unpack_from(">Q", data, start)[0], start + 8
+        end = place + size if size else len(data)  # 0: up to the end of the file
+        if end < start:
+            break
+        found.setdefault(data[place + 4 : place + 8], (start, end))
+        place = end
+    return found
+
+
+def _codestream(data: bytes, place: int) -> tuple[int, int] | None:
+    """The size that JPEG 2000's decoder goes by; what the boxes around it say may be another."""
+    if data[place : place + 4] != _CODESTREAM:
+        return None
+    right, lower, left, upper = struct.unpack_from(">IIII", data, place + 8)
+    return max(0, right - left), max(0, lower - upper)
+
+
+def _avif(data: bytes) -> tuple[int, int] | None:
+    """The largest of the sizes of its images, of which one is shown; None for a film, whose size is elsewhere."""
+    boxes = _boxes(data)
+    if b"meta" not in boxes or b"moov" in boxes:
+        return None
+    sizes = [_pair(">II", data, found.end() + 4) for found in re.compile(b"ispe").finditer(data, *boxes[b"meta"])]
+    return max(sizes, key=lambda size: size[0] * size[1], default=None)
+
+
 def _tiff(data: bytes) -> tuple[int, int] | None:
     order = "<" if data[:2] == b"II" else ">"
     start = struct.unpack_from(f"{order}I", data, 4)[0]
@@ -69,6 +109,8 @@ def _tiff(data: bytes) -> tuple[int, int] | None:
     for entry in range(struct.unpack_from(f"{order}H", data, start)[0]):
         tag, kind = struct.unpack_from(f"{order}HH", data, start + 2 + 12 * entry)
         if tag in (256, 257):
+            if tag in found or kind not in (3, 4):  # decoders choose among doubles, and look for other kinds elsewhere
+                return None
             found[tag] = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", data, start + 10 + 12 * entry)[0]
     return (found[256], found[257]) if len(found) == 2 else None
 
