@@ -2,9 +2,12 @@
 
 import re
 import struct
+from collections.abc import Iterator
 
 _JPEG_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _JPEG_SCAN = 0xDA
+_JPEG_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd9\xff]")  # the last of its fill bytes, and its marker
+_JPEG_SEGMENTS = 10_000  # before the scan; no camera writes so many, and more are not looked at
 _HEADER_BYTES = 4096  # in which PNM has its size, and PNG what it says of its samples
 _CODESTREAM = b"\xff\x4f\xff\x51"  # of JPEG 2000: its start, and at once the marker with its size
 _BOXES = 1000  # at the top of a JPEG 2000 or AVIF file; more are not looked at
@@ -115,24 +118,21 @@ def _tiff(data: bytes) -> tuple[int, int] | None:
     return (found[256], found[257]) if len(found) == 2 else None
 
 
-def jpeg_segments(data: bytes) -> list[tuple[int, int]]:
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
     """(marker, position of its 0xFF) of a JPEG's segments up to its first scan, that one included.
 
     What lies between segments is passed over, as decoders do.
     """
-    found, place = [], 2
-    while (place := data.find(b"\xff", place)) >= 0 and place + 4 <= len(data):
-        marker = data[place + 1]
-        if marker == 0xFF:  # a fill byte
-            place += 1
-        elif marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD9:  # no segment
-            place += 2
-        else:
-            found.append((marker, place))
-            if marker == _JPEG_SCAN:
-                break
-            place += 2 + struct.unpack_from(">H", data, place + 2)[0]
-    return found
+    place = 2
+    for _ in range(_JPEG_SEGMENTS):
+        found = _JPEG_SEGMENT.search(data, place)
+        if found is None or found.start() + 4 > len(data):
+            break
+        place = found.start()
+        yield data[place + 1], place
+        if data[place + 1] == _JPEG_SCAN:
+            break
+        place += 2 + struct.unpack_from(">H", data, place + 2)[0]
 
 
 def is_cut_short(data: bytes) -> bool:

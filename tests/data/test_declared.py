@@ -1,5 +1,6 @@
 import io
 import struct
+import time
 
 import cv2
 import numpy as np
@@ -35,6 +36,22 @@ def test_a_header_cut_anywhere_raises_nothing(kind: str) -> None:
     for end in [*range(min(len(data), 700)), len(data)]:
         assert declared_size(data[:end]) in (None, (67, 41))
         is_cut_short(data[:end])
+
+
+def test_fill_bytes_and_stray_ones_before_a_segment_are_passed_over() -> None:
+    data = _file("JPEG")
+    for between in (b"\xff" * 9, b"\xff\x00", b"\xff\xff\x01", b"\xff\xd0", b"ab"):
+        assert declared_size(data[:2] + between + data[2:]) == (67, 41)
+        assert not is_cut_short(data[:2] + between + data[2:])
+
+
+@pytest.mark.parametrize("filling", [b"\xff\xe0\x00\x02", b"\xff", b"\xff\x00", b"\xff\xd8"])
+def test_a_header_without_end_costs_no_time(filling: bytes) -> None:
+    data = b"\xff\xd8" + filling * ((8 << 20) // len(filling)) + _file("JPEG")[2:-2]
+    start = time.process_time()
+    assert declared_size(data) in (None, (67, 41))
+    assert is_cut_short(data)
+    assert time.process_time() - start < 1
 
 
 def test_no_image_says_nothing() -> None:
