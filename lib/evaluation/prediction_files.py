@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.arrays import FloatArray, IntArray
+from lib.data.annotation_text import MOST_DIGITS
 from lib.data.numbers import LIMIT, is_plain
 from lib.errors import DataError
 from lib.evaluation.shards import Shard, missing_shards, missing_shards_in
@@ -141,7 +142,7 @@ def parse_predictions(text: bytes, origin: str) -> FloatArray:
 
     """
     lines = text.rstrip().split(b"\n")
-    if len(lines) < 2 or not lines[1].strip().isdigit():
+    if len(lines) < 2 or not lines[1].strip().isdigit() or len(lines[1].strip()) > MOST_DIGITS:
         got = _shown(lines[1]) if len(lines) > 1 else "the end of the file"
         raise DataError(f"{origin}:2: expected the number of boxes, got {got}; write the file again")
     count = int(lines[1])
