@@ -45,8 +45,13 @@ class Predictions:
 
 
 def prediction_name(image_name: str) -> str:
-    """Path of an image's prediction file in a result folder, without `.txt`, from the image's path in annotations."""
+    """Path of an image's prediction file in a result folder, without `.txt`, from the image's path in annotations.
+
+    "" where the path ends in no name, as `/`, `.` and `a/..` do.
+    """
     path = PurePosixPath(image_name.replace("\\", "/"))
+    if path.name in ("", ".."):
+        return ""
     return "/".join(part for part in path.with_suffix("").parts if part not in (path.anchor, ".."))
 
 

@@ -152,6 +152,7 @@ def test_a_damaged_zip_names_the_entry(tmp_path: Path) -> None:
         ("/data/x.y/b.png", "data/x.y/b"),
         ("../b.png", "b"),
         ("plain", "plain"),
+        *((nothing, "") for nothing in ("", "/", ".", "..", "a/..")),
     ],
 )
 def test_prediction_names(image: str, name: str) -> None:
