@@ -19,6 +19,8 @@ from lib.errors import DataError
 
 LANDMARKS = 5  # left eye, right eye, nose, left and right corner of the mouth, as seen in the image
 
+MOST_DIGITS = 9  # of a number of faces
+
 _SHOWN = 80  # characters of a line in a message
 _INVALID_COLUMN = 7  # x y w h blur expression illumination invalid occlusion pose
 _IMAGE = "# "  # what the line of an image begins with in RetinaFace's format
@@ -50,7 +52,8 @@ Parsed = tuple[str, int, Faces]  # an image: its name, its line, its faces
 def parse(file: Path) -> Iterator[Parsed]:
     """The images of a file, in turn; DataError with line and remedy where it cannot be read."""
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        # Whatever ends a line is \n by now; what else `splitlines` takes for an end may be in a name.
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError:
         raise DataError(f"{file}: no such annotation file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -114,7 +117,7 @@ def _parse_official(file: Path, numbered: list[tuple[int, str]]) -> Iterator[Par
         if position + 1 == len(numbered):
             raise DataError(f"{file}:{name_line}: the file ends after {shown(name)}; expected the number of faces")
         count_line, text = numbered[position + 1]
-        if not (text.isascii() and text.isdecimal()):
+        if not (text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS):
             raise DataError(f"{file}:{count_line}: expected the number of faces of {shown(name)}, got {shown(text)}")
         count = int(text)
         position += 2

@@ -125,6 +125,7 @@ def convert_split(root: str | os.PathLike[str], split: str, output: str | os.Pat
         records.append(Record(name, images / name, array[positive], f"{file}:{number}"))
         faces, dropped = faces + len(kept), dropped + len(positive) - len(kept)
         faceless += not kept
+    _check_twice(records)
     _check_images(file, records)
     write_text(output, "\n".join(lines) + "\n")
     return SplitCounts(len(records), faceless, faces, dropped)
@@ -172,7 +173,8 @@ def _check_twice(records: list[Record]) -> None:
             )
 
 
-def _is_file(path: Path) -> bool:
+def is_file(path: Path) -> bool:
+    """Whether there is such a file, whatever the path is."""
     try:
         return path.is_file()
     except OSError:  # a name too long for any file
@@ -180,7 +182,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _check_images(file: Path, records: list[Record]) -> None:
-    missing = [record for record in records if not _is_file(record.image)]
+    missing = [record for record in records if not is_file(record.image)]
     if missing:
         where = str(missing[0].image)[:_SHOWN_PATH]
         raise DataError(

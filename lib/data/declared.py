@@ -2,10 +2,15 @@
 
 import re
 import struct
+from collections.abc import Iterator
 
 _JPEG_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _JPEG_SCAN = 0xDA
-_HEADER_BYTES = 4096  # in which JPEG 2000 and AVIF have their sizes
+_JPEG_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd9\xff]")  # the last of its fill bytes, and its marker
+_JPEG_SEGMENTS = 10_000  # before the scan; no camera writes so many, and more are not looked at
+_HEADER_BYTES = 4096  # in which PNM has its size, and PNG what it says of its samples
+_CODESTREAM = b"\xff\x4f\xff\x51"  # of JPEG 2000: its start, and at once the marker with its size
+_BOXES = 1000  # at the top of a JPEG 2000 or AVIF file; more are not looked at
 
 
 def declared_size(data: bytes) -> tuple[int, int] | None:
@@ -37,10 +42,13 @@ def _declared(data: bytes) -> tuple[int, int] | None:
         return _pair("<HH", data, 6)
     if match := re.match(rb"P[1-6]\s+(?:#[^\n]*\n\s*)*(\d{1,9})\s+(\d{1,9})\s", data[:_HEADER_BYTES]):
         return int(match[1]), int(match[2])
-    for box in (b"ihdr", b"ispe"):
-        place = data.find(box, 0, _HEADER_BYTES)
-        if place >= 0:
-            return _pair(">II", data, place + 4)[::-1] if box == b"ihdr" else _pair(">II", data, place + 8)
+    if data[:4] == _CODESTREAM:
+        return _codestream(data, 0)
+    if data[:12] == b"\0\0\0\x0cjP  \r\n\x87\n":
+        place, _ = _boxes(data).get(b"jp2c", (len(data), 0))
+        return _codestream(data, place)
+    if data[4:8] == b"ftyp":
+        return _avif(data)
     return None
 
 
@@ -62,6 +70,41 @@ def _webp(data: bytes) -> tuple[int, int] | None:
     return None
 
 
+def _boxes(data: bytes) -> dict[bytes, tuple[int, int]]:
+    """Start and end of what is in the boxes at the top of a file, of each kind the first."""
+    found: dict[bytes, tuple[int, int]] = {}
+    place = 0
+    for _ in range(_BOXES):
+        if place + 8 > len(data):
+            break
+        size, start = struct.unpack_from(">I", data, place)[0], place + 8
+        if size == 1:
+            size, start = struct.unpack_from(">Q", data, start)[0], start + 8
+        end = place + size if size else len(data)  # 0: up to the end of the file
+        if end < start:
+            break
+        found.setdefault(data[place + 4 : place + 8], (start, end))
+        place = end
+    return found
+
+
+def _codestream(data: bytes, place: int) -> tuple[int, int] | None:
+    """The size that JPEG 2000's decoder goes by; what the boxes around it say may be another."""
+    if data[place : place + 4] != _CODESTREAM:
+        return None
+    right, lower, left, upper = struct.unpack_from(">IIII", data, place + 8)
+    return max(0, right - left), max(0, lower - upper)
+
+
+def _avif(data: bytes) -> tuple[int, int] | None:
+    """The largest of the sizes of its images, of which one is shown; None for a film, whose size is elsewhere."""
+    boxes = _boxes(data)
+    if b"meta" not in boxes or b"moov" in boxes:
+        return None
+    sizes = [_pair(">II", data, found.end() + 4) for found in re.compile(b"ispe").finditer(data, *boxes[b"meta"])]
+    return max(sizes, key=lambda size: size[0] * size[1], default=None)
+
+
 def _tiff(data: bytes) -> tuple[int, int] | None:
     order = "<" if data[:2] == b"II" else ">"
     start = struct.unpack_from(f"{order}I", data, 4)[0]
@@ -69,28 +112,27 @@ def _tiff(data: bytes) -> tuple[int, int] | None:
     for entry in range(struct.unpack_from(f"{order}H", data, start)[0]):
         tag, kind = struct.unpack_from(f"{order}HH", data, start + 2 + 12 * entry)
         if tag in (256, 257):
+            if tag in found or kind not in (3, 4):  # decoders choose among doubles, and look for other kinds elsewhere
+                return None
             found[tag] = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", data, start + 10 + 12 * entry)[0]
     return (found[256], found[257]) if len(found) == 2 else None
 
 
-def jpeg_segments(data: bytes) -> list[tuple[int, int]]:
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
     """(marker, position of its 0xFF) of a JPEG's segments up to its first scan, that one included.
 
     What lies between segments is passed over, as decoders do.
     """
-    found, place = [], 2
-    while (place := data.find(b"\xff", place)) >= 0 and place + 4 <= len(data):
-        marker = data[place + 1]
-        if marker == 0xFF:  # a fill byte
-            place += 1
-        elif marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD9:  # no segment
-            place += 2
-        else:
-            found.append((marker, place))
-            if marker == _JPEG_SCAN:
-                break
-            place += 2 + struct.unpack_from(">H", data, place + 2)[0]
-    return found
+    place = 2
+    for _ in range(_JPEG_SEGMENTS):
+        found = _JPEG_SEGMENT.search(data, place)
+        if found is None or found.start() + 4 > len(data):
+            break
+        place = found.start()
+        yield data[place + 1], place
+        if data[place + 1] == _JPEG_SCAN:
+            break
+        place += 2 + struct.unpack_from(">H", data, place + 2)[0]
 
 
 def is_cut_short(data: bytes) -> bool:

@@ -7,6 +7,7 @@ at zero: a damaged file is refused before any runtime parses it, since some runt
 import hashlib
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ def read_description(content: bytes, file: Path) -> Description:
         )
     try:
         found, _ = json.JSONDecoder().raw_decode(content[start:].decode("latin-1"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{file}: its description is cut short; {REMEDY}") from error
     if found[KEY] != _VERSION:
         raise ModelError(f"{file}: its description is of version {found[KEY]!r}, expected {_VERSION}; {REMEDY}")
@@ -110,10 +111,45 @@ def _described(found: dict[str, Any], file: Path) -> Description:
         anchors = AnchorSpec(**found["anchors"])
         if constants != {"variances": list(variances_of(anchors.code)), "corner_scale": CORNER_SCALE}:
             raise ValueError(f"boxes are encoded with {constants}, which this version cannot decode")
-        size = None if found["size"] == "any" else (int(found["size"][0]), int(found["size"][1]))
+        size = None if found["size"] == "any" else (found["size"][0], found["size"][1])
+        if not all(type(number) is int and number > 0 for number in (*(size or ()), *anchors.strides)):
+            raise ValueError(f"size and strides must be whole numbers of pixels, got {size} and {anchors.strides}")
+        if type(anchors.landmarks) is not int:
+            raise ValueError(f"landmarks must be a whole number, got {anchors.landmarks}")
         return Description(anchors, size, found["precision"], found["model_sha256"], found["toolkit"])
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise ModelError(f"{file}: its description makes no sense ({error!r}); {REMEDY}") from error
+
+
+def require_ends(
+    file: Path, description: Description, ends: Mapping[str, Sequence[int | str]], size_px: tuple[int, int] | None
+) -> None:
+    """Raises ModelError where a network's ends are not what its description says of images of a size.
+
+    Args:
+        ends: the shape of `image` and of each output, the batch first; what is no number, or below 0, is open.
+        size_px: height and width of the images; None: any, and open in the shape of `image`.
+
+    """
+    anchors = description.anchors
+    height, width = size_px or (-1, -1)
+    cells = [rows * columns for rows, columns in anchors.grid_shapes(*size_px)] if size_px else []
+    count = sum(cells) * len(anchors.scales) if size_px else None
+    expected: dict[str, tuple[int | None, ...]] = {"image": (height, width, 3), "boxes": (count, 4), "scores": (count,)}
+    if anchors.landmarks:
+        expected["landmarks"] = (count, 2 * anchors.landmarks)
+    if sorted(ends) != sorted(expected):
+        raise ModelError(f"{file}: expected {', '.join(expected)}, found {', '.join(ends)}; {REMEDY}")
+    for name, shape in expected.items():
+        there = [size if isinstance(size, int) else -1 for size in ends[name][1:]]
+        if len(there) != len(shape) or not all(
+            found == wanted or (name != "image" and (wanted is None or found < 0))
+            for found, wanted in zip(there, shape, strict=True)
+        ):
+            raise ModelError(
+                f"{file}: its {name} have the shape {there}, but by its description, of size "
+                f"{description.size_px or 'any'} and strides {anchors.strides}, {list(shape)}; {REMEDY}"
+            )
 
 
 def model_sha256(model: keras.Model) -> str:

@@ -89,13 +89,16 @@ def read_annotated_truth(path: str | os.PathLike[str]) -> GroundTruth:
     """Ground truth of an annotation file in a format of `lib.data.annotations`; all faces count, as subset `all`.
 
     Raises:
-        DataError: the file is missing or malformed, or two of its images would share one prediction file.
+        DataError: the file is missing or malformed, names what can be no image, or two of its images would share one
+            prediction file.
 
     """
     records = read_annotations(path, "", check_images=False)
     names: dict[str, str] = {}
     for record in records:
         name = prediction_name(record.name)
+        if not name:
+            raise DataError(f"{record.origin}: {record.name!r} names no image; mend or remove it")
         if name in names:
             raise DataError(
                 f"{record.origin}: {record.name!r} has the prediction file {name}.txt, as has the image at "

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.arrays import FloatArray, IntArray
+from lib.data.annotation_text import MOST_DIGITS
 from lib.data.numbers import LIMIT, is_plain
 from lib.errors import DataError
 from lib.evaluation.shards import Shard, missing_shards, missing_shards_in
@@ -44,8 +45,13 @@ class Predictions:
 
 
 def prediction_name(image_name: str) -> str:
-    """Path of an image's prediction file in a result folder, without `.txt`, from the image's path in annotations."""
+    """Path of an image's prediction file in a result folder, without `.txt`, from the image's path in annotations.
+
+    "" where the path ends in no name, as `/`, `.` and `a/..` do.
+    """
     path = PurePosixPath(image_name.replace("\\", "/"))
+    if path.name in ("", ".."):
+        return ""
     return "/".join(part for part in path.with_suffix("").parts if part not in (path.anchor, ".."))
 
 
@@ -141,7 +147,7 @@ def parse_predictions(text: bytes, origin: str) -> FloatArray:
 
     """
     lines = text.rstrip().split(b"\n")
-    if len(lines) < 2 or not lines[1].strip().isdigit():
+    if len(lines) < 2 or not lines[1].strip().isdigit() or len(lines[1].strip()) > MOST_DIGITS:
         got = _shown(lines[1]) if len(lines) > 1 else "the end of the file"
         raise DataError(f"{origin}:2: expected the number of boxes, got {got}; write the file again")
     count = int(lines[1])

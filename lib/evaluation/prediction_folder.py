@@ -22,7 +22,7 @@ import numpy as np
 
 from lib import __version__
 from lib.arrays import FloatArray
-from lib.data.annotations import read_annotations
+from lib.data.annotations import is_file, read_annotations
 from lib.data.images import image_files, read_rgb
 from lib.detection.detector import FaceDetector, as_rgb
 from lib.detection.formats import content_file
@@ -40,6 +40,7 @@ MANIFEST = "manifest.json"
 _IDENTITY = ("model_sha256", "protocol", "version")
 # Writing a file takes milliseconds: one that is half written for so long is nobody's, whatever the clocks say.
 _ABANDONED_S = 3600
+_SHOWN_NAME = 500  # characters of an image's, which may be a line of anything
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def find_images(data_dir: str | os.PathLike[str], annotation: str | os.PathLike[
 def _annotated(data: Path, root: Path, annotation: str | os.PathLike[str]) -> list[ImageFile]:
     images, missing = {}, []
     for record in read_annotations(annotation, root, check_images=False):
-        found = [(folder, folder / record.name) for folder in (root, data) if (folder / record.name).is_file()]
+        found = [(folder, folder / record.name) for folder in (root, data) if is_file(folder / record.name)]
         if not found:
             missing.append(record)
             continue
@@ -107,8 +108,8 @@ def _annotated(data: Path, root: Path, annotation: str | os.PathLike[str]) -> li
         images[name] = ImageFile(name, path)
     if missing:
         raise DataError(
-            f"{missing[0].origin}: no image {missing[0].name} in {root} or {data} ({len(missing)} images of "
-            f"{annotation} are missing); check --data_dir, or remove these lines"
+            f"{missing[0].origin}: no image {missing[0].name[:_SHOWN_NAME]} in {root} or {data} ({len(missing)} "
+            f"images of {annotation} are missing); check --data_dir, or remove these lines"
         )
     return list(images.values())
 
@@ -130,11 +131,13 @@ def prediction_text(name: str, detections: FloatArray) -> str:
 def open_result(folder: str | os.PathLike[str], model: str | os.PathLike[str], protocol: str) -> str:
     """Starts a result folder, or goes on with one of the same model, protocol and version.
 
+    A folder is started only for a model that could be opened, and thereby run: no other may use it from then on.
+
     Returns:
         SHA-256 of the model file.
 
     Raises:
-        ModelError: there is no such model file.
+        ModelError: there is no such model file, or it is no detector.
         DataError: the folder holds a result of something else, or other files.
 
     """
@@ -147,13 +150,15 @@ def open_result(folder: str | os.PathLike[str], model: str | os.PathLike[str], p
     if not manifest.exists():
         if _holds_something(result) and not manifest.exists():
             raise DataError(f"{result}: not empty, and no {MANIFEST} says what made its files; choose another --result")
+        _detector(str(model), PROTOCOLS[protocol].max_detections, ours["model_sha256"])
         if create_json(manifest, ours):
             return ours["model_sha256"]
     try:
-        theirs = read_json(manifest)
-        differing = [key for key in _IDENTITY if theirs[key] != ours[key]]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        content = read_json(manifest)
+        theirs = {key: content[key] for key in ours}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise DataError(f"{manifest}: no manifest of a result ({error!r}); choose another --result") from error
+    differing = [key for key in _IDENTITY if theirs[key] != ours[key]]
     if differing:
         changes = "".join(f"\n  {key}: there {theirs[key]}, now {ours[key]}" for key in ["model", *differing])
         raise DataError(

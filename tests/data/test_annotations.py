@@ -74,6 +74,7 @@ def test_every_box_without_area_is_dropped_and_counted(
         (["1.jpg", "\u0663"], 2, "number of faces"),
         (["1.jpg", "two"], 2, "number of faces"),
         (["1.jpg", "-1"], 2, "number of faces"),
+        (["1.jpg", "1" * 5000], 2, "number of faces"),
         (["1.jpg", "2", "1 2 3 4"], 2, "announces 2 faces"),
         (["1.jpg", "1", "1 2 3 4", "2.jpg"], 4, "the file ends"),
         (["1.jpg| 1,2,3,4,1", "2.jpg| 1,2,3"], 2, "four numbers"),
@@ -124,6 +125,17 @@ def test_an_image_may_be_called_as_other_formats_begin(tmp_path: Path, name: str
     assert record.name == name
     [record] = read_annotations(_write(tmp_path, f"{name}| 1,1,6,6,1"), tmp_path, check_images=False)
     assert record.name == name
+
+
+@pytest.mark.parametrize("break_", ["\u2028", "\x85", "\x0c", "\x1c"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_only_the_ends_of_lines_part_names(tmp_path: Path, break_: str, end: str) -> None:
+    file = tmp_path / "gt.txt"
+    for text in (f"a{break_}b.jpg{end}1{end}1 1 5 5{end}2.jpg{end}0{end}", f"a{break_}b.jpg| 1,1,6,6,1{end}2.jpg|"):
+        file.write_bytes(text.encode())
+        first, second = read_annotations(file, tmp_path, check_images=False)
+        assert (first.name, second.name) == (f"a{break_}b.jpg", "2.jpg")
+        np.testing.assert_array_equal(first.boxes_xyxy_px, [[1, 1, 6, 6]])
 
 
 def test_relative_boxes_are_refused_with_the_way(tmp_path: Path) -> None:

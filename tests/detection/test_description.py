@@ -10,6 +10,7 @@ from lib.geometry.anchors import AnchorSpec
 from tests.detectors import small_detector
 
 FILE = Path("detector.x")
+ANCHORS = json.loads(Description(AnchorSpec(), None, "float32", "0" * 64).to_json())["anchors"]
 
 
 @pytest.mark.parametrize("size", [None, (480, 640)])
@@ -45,6 +46,9 @@ def test_what_is_missing_is_named(name: str) -> None:
     [
         (KEY, 2, "version 2, expected 1"),
         ("size", [480], "makes no sense"),
+        *(("size", size, "whole numbers of pixels") for size in ([-4, 64], [0, 64], [4.5, 64], ["4", 64])),
+        ("anchors", {**ANCHORS, "strides": [4, 8, 16, 32, 64, 128.5]}, "whole numbers of pixels"),
+        ("anchors", {**ANCHORS, "landmarks": 5.0}, "landmarks must be a whole number"),
         ("anchors", {"strides": [4]}, "makes no sense"),
         ("anchors", {**AnchorSpec().to_dict(), "variances": [1, 1], "corner_scale": 5.0}, "cannot decode"),
     ],
@@ -53,6 +57,11 @@ def test_what_makes_no_sense_is_refused(name: str, value: object, message: str) 
     fields = {**json.loads(Description(AnchorSpec(), None, "float32", "b" * 64).to_json()), name: value}
     with pytest.raises(ModelError, match=message):
         read_description(sealed(json.dumps(fields).encode()), FILE)
+
+
+def test_a_description_without_end_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"detector\.x: its description is cut short"):
+        read_description(b'{"face_detector": ' + b"[" * 100_000, FILE)
 
 
 def test_the_hash_is_that_of_the_weights() -> None:

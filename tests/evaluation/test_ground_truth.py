@@ -138,3 +138,11 @@ def test_images_that_share_a_prediction_file_are_refused(tmp_path: Path) -> None
     file.write_text("e/a.jpg| 1,2,4,6,1\ne/a.png| 1,2,4,6,1\n")
     with pytest.raises(DataError, match=r"a\.txt:2: 'e/a\.png' has the prediction file e/a\.txt.*a\.txt:1"):
         read_annotated_truth(file)
+
+
+@pytest.mark.parametrize("name", ["/", ".", "..", "e/.."])
+def test_what_can_be_no_image_is_refused_by_line(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text(f"e/a.jpg| 1,2,4,6,1\n{name}| 1,2,4,6,1\n")
+    with pytest.raises(DataError, match=r"a\.txt:2: .* names no image"):
+        read_annotated_truth(file)

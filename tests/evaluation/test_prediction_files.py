@@ -57,6 +57,7 @@ def test_line_ends_and_spaces_do_not_matter(text: bytes) -> None:
         (b"name\n", r"x\.txt:2: .*the end of the file"),
         (b"name\n1 2 3 4 0.5\n", r"x\.txt:2: expected the number of boxes, got '1 2 3 4 0\.5'"),
         (b"name\n-1\n", r"x\.txt:2: "),
+        (b"name\n" + b"1" * 5000, r"x\.txt:2: expected the number of boxes, got '1{80}'"),
         (b"name\n3\n1 2 3 4 0.5\n", r"x\.txt:3: line 2 announces 3 boxes, but the file ends after 1"),
         (b"name\n1\n1 2 3 4 0.5\n1 2 3 4 0.4\n", r"x\.txt:4: line 2 announces 1 boxes, but .* after 2"),
         (b"name\n2\n1 2 3 4 0.5\n1 2 3", r"x\.txt:4: expected five finite numbers .*, got '1 2 3'"),
@@ -151,6 +152,7 @@ def test_a_damaged_zip_names_the_entry(tmp_path: Path) -> None:
         ("/data/x.y/b.png", "data/x.y/b"),
         ("../b.png", "b"),
         ("plain", "plain"),
+        *((nothing, "") for nothing in ("", "/", ".", "..", "a/..")),
     ],
 )
 def test_prediction_names(image: str, name: str) -> None:

@@ -116,6 +116,10 @@ def test_missing_and_outside_images_of_an_annotation_file_are_named(data: Path, 
     chosen.write_text("0--Event/image_0.jpg|\n0--Event/image_1.jpg|\n")
     with pytest.raises(DataError, match=r"some.txt:2: no image 0--Event/image_1.jpg .*\(1 images"):
         find_images(data, chosen)
+    chosen.write_text("0--Event/image_0.jpg|\n" + "x" * 5000 + "|\n")
+    with pytest.raises(DataError, match=r"some.txt:2: no image x+ in .*\(1 images") as error:
+        find_images(data, chosen)
+    assert len(str(error.value)) < 1200
     write_rgb(tmp_path / "other.jpg", np.zeros((20, 20, 3), np.uint8))
     chosen.write_text("../../other.jpg|\n")
     with pytest.raises(DataError, match=r"some.txt:1: .* lies outside"):
@@ -156,7 +160,10 @@ def test_another_model_protocol_or_version_is_an_error(
     assert (result / "manifest.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"protocol": "single"}', "\xff"])
+NAMELESS = json.dumps({"model_sha256": "", "protocol": "single", "version": lib.__version__})
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", NAMELESS, "[" * 100_000, "\xff"])
 def test_a_damaged_manifest_is_named(model: Path, tmp_path: Path, content: str) -> None:
     (tmp_path / "manifest.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(DataError, match=r"manifest.json: no manifest of a result"):
@@ -312,6 +319,15 @@ def test_an_unusable_model_is_an_error_from_a_worker_too(data: Path, tmp_path: P
     for workers in (1, 2):
         with pytest.raises(ModelError, match=r"broken.keras: not a .keras model"):
             predict(broken, find_images(data), tmp_path / str(workers), "single", workers)
+
+
+def test_a_model_that_cannot_be_opened_claims_no_folder(model: Path, data: Path, tmp_path: Path) -> None:
+    image = keras.Input((None, None, 3))
+    save(keras.Model(image, keras.layers.ReLU()(image)), tmp_path / "other.keras")
+    with pytest.raises(ModelError, match="no face detector"):
+        predict(tmp_path / "other.keras", find_images(data), tmp_path / "r", "single")
+    assert not (tmp_path / "r").exists()
+    assert predict(model, find_images(data), tmp_path / "r", "single") == (5, {})
 
 
 def test_unusable_images_are_named_and_the_run_goes_on(model: Path, data: Path, tmp_path: Path) -> None:

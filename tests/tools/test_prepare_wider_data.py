@@ -91,6 +91,7 @@ def test_faulty_annotations_are_named_by_line(root: Path) -> None:
         ("0--Parade/v.jpg\n1\nx y\n", r"val_bbx_gt.txt:3: expected a face"),
         ("0--Parade/v.jpg\n2\n1 2 3 4\n", r"val_bbx_gt.txt:2: .* announces 2 faces"),
         ("0--Parade/gone.jpg\n1\n1 2 3 4\n", r"val_bbx_gt.txt:1: no image at"),
+        (VAL + VAL, r"val_bbx_gt.txt:4: .* is annotated at .*val_bbx_gt.txt:1 already"),
     ):
         annotations.write_text(text)
         with pytest.raises(DataError, match=message):

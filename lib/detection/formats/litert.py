@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lib.arrays import FloatArray
 from lib.detection.candidates import from_scores, joined
-from lib.detection.description import KEY, Description, model_sha256, read_description, sealed
+from lib.detection.description import KEY, Description, model_sha256, read_description, require_ends, sealed
 from lib.detection.formats.delegable import delegable
 from lib.detection.formats.quantized import quantize
 from lib.detection.head import IMAGE, exportable
@@ -143,12 +143,19 @@ class LiteRTNetwork:
         self.size_px = self.description.size_px
         self.anchors = self.description.anchors
         self._model = LiteRTModel(file, threads or 1)
+        require_ends(file, self.description, self._model.ends(), self.size_px)
+        self._file = file
 
     def __call__(self, image_rgb: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
-        """Offsets [n, 4 + 2 landmarks] and scores [n] of an image [1, H, W, 3], 0..255."""
+        """Offsets [n, 4 + 2 landmarks] and scores [n] of an image [1, H, W, 3], 0..255.
+
+        ModelError: n is another number than that of the anchors.
+        """
         if self.size_px is None and image_rgb.shape[1:3] != (self._model.height_px, self._model.width_px):
             self._model.resize(*image_rgb.shape[1:3])
         outputs = self._model(image_rgb)
+        ends = {IMAGE: image_rgb.shape, **{name: value.shape for name, value in outputs.items()}}
+        require_ends(self._file, self.description, ends, (image_rgb.shape[1], image_rgb.shape[2]))
         return joined(outputs)[0], outputs["scores"][0]
 
     def candidates(self, images_rgb: NDArray[np.uint8], score_threshold: float) -> list[tuple[FloatArray, FloatArray]]:
@@ -191,6 +198,12 @@ class LiteRTModel:
             raise ValueError(f"expected an image of shape {self._shape}, got {image_rgb.shape}")
         runner = self._interpreter.get_signature_runner("serving_default")
         return {name: np.asarray(value) for name, value in runner(image=image_rgb.astype(np.float32)).items()}
+
+    def ends(self) -> dict[str, list[int]]:
+        """The shapes of its input and outputs by name; -1: open."""
+        runner = self._interpreter.get_signature_runner("serving_default")
+        details = {**runner.get_input_details(), **runner.get_output_details()}
+        return {name: end["shape_signature"].tolist() for name, end in details.items()}
 
     def resize(self, height_px: int, width_px: int) -> None:
         """Takes images of another size from now on; only for a model that computes nothing from its fixed size."""

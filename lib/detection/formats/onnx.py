@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lib.arrays import FloatArray
 from lib.detection.candidates import from_scores, joined
-from lib.detection.description import KEY, REMEDY, Description, model_sha256, read_description, sealed
+from lib.detection.description import KEY, REMEDY, Description, model_sha256, read_description, require_ends, sealed
 from lib.detection.head import IMAGE, exportable, output_names
 from lib.errors import ModelError
 from lib.files import replacing
@@ -97,14 +97,18 @@ class OnnxNetwork:
             self._session: Any = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's classes have no common base but this
             raise ModelError(f"{file}: ONNX Runtime {runtime.__version__} cannot run it ({error}); {REMEDY}") from error
-        names = [end.name for end in (*self._session.get_inputs(), *self._session.get_outputs())]
-        if sorted(names) != sorted([IMAGE, *self._outputs]):
-            expected = ", ".join([IMAGE, *self._outputs])
-            raise ModelError(f"{file}: expected {expected}, found {', '.join(names)}; {REMEDY}")
+        ends = {end.name: end.shape for end in (*self._session.get_inputs(), *self._session.get_outputs())}
+        require_ends(file, self.description, ends, self.size_px)
+        self._file = file
 
     def __call__(self, images_rgb: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Offsets [B, n, 4 + 2 landmarks] and scores [B, n] of images float32 [B, H, W, 3], 0..255."""
+        """Offsets [B, n, 4 + 2 landmarks] and scores [B, n] of images float32 [B, H, W, 3], 0..255.
+
+        ModelError: n is another number than that of the anchors.
+        """
         outputs = dict(zip(self._outputs, self._session.run(self._outputs, {IMAGE: images_rgb}), strict=True))
+        ends = {IMAGE: images_rgb.shape, **{name: value.shape for name, value in outputs.items()}}
+        require_ends(self._file, self.description, ends, (images_rgb.shape[1], images_rgb.shape[2]))
         return joined(outputs), outputs["scores"]
 
     def candidates(self, images_rgb: NDArray[np.uint8], score_threshold: float) -> list[tuple[FloatArray, FloatArray]]:

@@ -1,5 +1,6 @@
 """One law for all formats: each finds the faces that the Keras model finds."""
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from lib.data.images import read_rgb
 from lib.data.scenes import SampleSet
 from lib.detection import FaceDetector
+from lib.detection.description import sealed
 from lib.detection.detector import fit
 from lib.detection.formats import content_file, litert, onnx, open_network, pb, saved_model
 from lib.detection.formats import keras as keras_format
@@ -152,6 +154,33 @@ def test_damaged_files_are_named_and_crash_nothing(name: str, folder: Path, tmp_
     file.unlink()
     with pytest.raises(ModelError, match="expected"):
         FaceDetector(broken)
+
+
+@pytest.mark.parametrize("name", ["any.tflite", "detector.onnx", "detector.tflite", "fixed.onnx"])
+def test_a_file_that_is_not_what_it_says_is_refused(name: str, folder: Path, tmp_path: Path) -> None:
+    content = (folder / name).read_bytes()
+    is_open = name in ("any.tflite", "detector.onnx")
+    changes = [(b'"strides": [4, 8]', b'"strides": [2, 4]'), (b'"landmarks": 0', b'"landmarks": 5')]
+    if is_open:
+        changes.append((b'"size": "any"', b'"size": [9,9]'))
+    else:
+        changes += [(b'"size": [96, 128]', b'"size": [99, 128]'), (b'"size": [96, 128]', b'"size": "any"    ')]
+    for before, after in changes:
+        (tmp_path / name).write_bytes(_sealed_anew(content, before, after))
+        with pytest.raises(ModelError, match=rf"{name}: .*; export it anew"):
+            FaceDetector(tmp_path / name)(np.zeros((48, 64, 3), np.uint8))
+    if not is_open:
+        (tmp_path / name).write_bytes(_sealed_anew(content, *changes[0]))
+        with pytest.raises(ModelError, match=r"boxes have the shape \[960, 4\], .*strides \(2, 4\), \[3840, 4\]"):
+            open_network(tmp_path / name)
+
+
+def _sealed_anew(content: bytes, before: bytes, after: bytes) -> bytes:
+    """The file with its description changed and its checksum true again."""
+    assert content.count(before) == 1
+    assert len(before) == len(after)
+    blank = b'"content_sha256": "' + b"0" * 64
+    return sealed(re.sub(rb'"content_sha256": "[0-9a-f]{64}', blank, content.replace(before, after)))
 
 
 @pytest.mark.parametrize("name", ["detector.pb", "detector.tflite", "detector.onnx"])
