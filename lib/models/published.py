@@ -86,7 +86,7 @@ def published_model(
     elif anchor_ratio is not None:
         raise ModelError(f"{path}: a YuNet has no anchors, so leave the anchor ratio away")
     else:
-        options = published_yunet.build_options(tensors)
+        options = published_yunet.build_options(tensors, path)
         model = yunet(**options, name="yunet_n" if options["shared_head"] else "yunet_s")
     return model, import_into(model, path)
 
@@ -110,6 +110,8 @@ def import_into(model: keras.Model, path: str | os.PathLike[str]) -> ImportRepor
             misshaped.append(
                 f"{name} (expected {tuple(variable.shape)}, found {tuple(array.shape)}, in Keras' axis order)"
             )
+        elif array.dtype.kind != "f":
+            misshaped.append(f"{name} (holds {array.dtype}; expected float16, float32 or float64)")
         elif not np.all(np.abs(array) <= np.finfo(np.float32).max):
             misshaped.append(f"{name} (holds values that are not finite in single precision)")
         elif name.endswith("running_var") and array.min() < 0:
