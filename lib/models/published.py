@@ -10,8 +10,8 @@ import keras
 import numpy as np
 
 from lib.errors import ModelError
-from lib.models import published_yunet
-from lib.models.eresfd import BLOCKS_PER_STAGE, eresfd
+from lib.models import build, published_yunet
+from lib.models.eresfd import BLOCKS_PER_STAGE
 from lib.models.pth import read_pth
 from lib.models.yunet import yunet
 
@@ -77,12 +77,12 @@ def published_model(
         anchor_ratio: of an EResFD; None: by the layout of the files.
 
     Raises:
-        ModelError: tensors are missing or of another shape, or an anchor ratio is given for a YuNet.
+        ModelError: tensors are missing or of another shape, or an anchor ratio is out of range or given for a YuNet.
 
     """
     tensors = read_published(path)
     if not published_yunet.is_yunet(tensors):
-        model = eresfd(anchor_ratio=published_anchor_ratio(path) if anchor_ratio is None else anchor_ratio)
+        model = build("eresfd", anchor_ratio=published_anchor_ratio(path) if anchor_ratio is None else anchor_ratio)
     elif anchor_ratio is not None:
         raise ModelError(f"{path}: a YuNet has no anchors, so leave the anchor ratio away")
     else:
