@@ -214,7 +214,8 @@ def inference_model(model: keras.Model) -> keras.Model:
 
     A model without a first shot is returned as it is.
     """
-    if not isinstance(model.output, dict) or f"{FIRST_SHOT}boxes" not in model.output:
+    found = getattr(model, "output", None)  # a Sequential that was not called on anything has none
+    if not isinstance(found, dict) or f"{FIRST_SHOT}boxes" not in found:
         return model
-    outputs = {name: model.output[name] for name in ("boxes", "scores")}
+    outputs = {name: found[name] for name in ("boxes", "scores")}
     return keras.Model(model.input, outputs, name=model.name)

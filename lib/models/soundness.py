@@ -105,12 +105,17 @@ def reason(error: Exception) -> str:
 
 
 def check_sound(model: keras.Model, path: str | os.PathLike[str], finite: bool = False) -> None:
-    """Raises ModelError where a model's weights are not finite, or its anchors are not as many as its boxes.
+    """Raises ModelError where a model was never built, its weights are not finite, or its anchors not its boxes'.
 
     Args:
         finite: whether the weights are known to be finite.
 
     """
+    if not getattr(model, "inputs", None):
+        raise ModelError(
+            f"{path}: model {model.name!r} has no inputs: it was never built, or is no functional model; make it of "
+            "keras.Input() and layers before saving it"
+        )
     for variable in [] if finite else model.weights:
         values = np.asarray(variable)
         if values.dtype.kind not in "fiub":  # as bfloat16, which is none of NumPy's own

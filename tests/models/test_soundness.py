@@ -148,3 +148,10 @@ def test_channels_first_is_refused_with_the_way() -> None:
             build("eresfd")
     finally:
         keras.config.set_image_data_format("channels_last")
+
+
+@pytest.mark.filterwarnings("ignore:You are saving a model that has not yet been built")
+def test_a_model_that_was_never_built_is_named(tmp_path: Path) -> None:
+    keras.Sequential([keras.layers.Conv2D(4, 3)]).save(tmp_path / "a.keras")
+    with pytest.raises(ModelError, match=r"a\.keras: model 'sequential.*' has no inputs: it was never built"):
+        load(tmp_path / "a.keras")
