@@ -75,7 +75,8 @@ def cost_table(report: dict[str, Any]) -> str:
     table = markdown_table([*header, "on images"] if measured else header, rows)
 
     def share(name: str) -> str:
-        return f"{report[name] / 1e6:.2f} M, {report[name] / report['full_macs']:.2%} of the full model's"
+        whole = report["full_macs"]
+        return f"{report[name] / 1e6:.2f} M" + (f", {report[name] / whole:.2%} of the full model's" if whole else "")
 
     lines = [
         f"model: {report['model']}",
@@ -118,8 +119,8 @@ def removal_table(report: dict[str, Any], most: int | None = None) -> str:
     rows.append(["all others", "", "", "", *costs(report["rest"])])
     channels, kept = (sum(row[key] for row in report["sets"]) for key in ("channels", "kept"))
     rows.append(["sum", "", str(channels), str(kept), *costs(total)])
-    shares = [f"{total[name] / total[f'full_{name}']:.2%} of the {label}" for name, label in _COSTS]
-    return f"{markdown_table(header, rows)}\n\nleft: {' and '.join(shares)}"
+    shares = [f"{total[name] / whole:.2%} of the {label}" for name, label in _COSTS if (whole := total[f"full_{name}"])]
+    return f"{markdown_table(header, rows)}\n\nleft: {' and '.join(shares) or 'nothing was there'}"
 
 
 def _heaviest(sets: Sequence[dict[str, Any]], most: int | None) -> Sequence[dict[str, Any]]:

@@ -84,6 +84,22 @@ def small_detector(channels: int = 4, seed: int = 0, anchors: AnchorSpec = SMALL
     return keras.Model(image, outputs, name="small")
 
 
+def small_detector_of(dtype: str) -> keras.Model:
+    """A small detector whose layers hold and compute numbers of another kind."""
+    keras.config.set_dtype_policy(dtype)
+    try:
+        return small_detector()
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def of_one_size(model: keras.Model, height_px: int | None, width_px: int | None) -> keras.Model:
+    """A copy of a detector that takes images of this size alone."""
+    copy = keras.models.clone_model(model, input_tensors=keras.Input((height_px, width_px, 3), name="image"))
+    copy.set_weights(model.get_weights())
+    return copy
+
+
 @cache
 def published_detector(weights: str) -> keras.Model:
     """EResFD with published weights, e.g. "eresfd/eresfd_16.pth"; the test is skipped where they are absent."""

@@ -1,4 +1,4 @@
-from lib.tables import markdown_table, rates_table, removal_table, repair_table, stage_table
+from lib.tables import cost_table, markdown_table, rates_table, removal_table, repair_table, stage_table
 
 
 def test_table_lines_up() -> None:
@@ -43,6 +43,17 @@ def test_removal_table_adds_up() -> None:
     assert "conv9" not in short
     assert "and 2 more" in short
     assert "|       16 |   11 |" in short  # the sum is that of all
+
+
+def test_models_without_multiply_accumulates_have_no_share_of_them() -> None:
+    sums = ("parameters", "zero_share", "macs", "full_macs", "macs_by_filters", "macs_not_silent")
+    report = {**dict.fromkeys(sums, 0), "model": "m.keras", "height_px": 480, "width_px": 640, "images": 0}
+    text = cost_table({**report, "layers": [], "not_counted": ["lstm"]})
+    assert "MACs at 480x640 (height x width): 0.00 M\n" in text
+    costs = {"full_parameters": 8, "parameters": 4, "full_macs": 0, "macs": 0}
+    assert removal_table({"sets": [], "rest": costs, "total": costs}).endswith("left: 50.00% of the parameters")
+    costs = dict.fromkeys(costs, 0)
+    assert removal_table({"sets": [], "rest": costs, "total": costs}).endswith("left: nothing was there")
 
 
 def test_stage_table_tells_what_removal_brought() -> None:

@@ -10,7 +10,7 @@ from keras import ops
 
 from lib.errors import ModelError
 from lib.geometry.anchors import AnchorSpec, Scoring
-from lib.models import anchors_of, inference_model
+from lib.models import ANY_SIZE, anchors_of, inference_model, size_of_images
 from lib.models.decoding import margins
 from lib.models.folding import fold_batch_norms
 
@@ -29,13 +29,19 @@ def exportable(model: keras.Model, size_px: tuple[int, int] | None, batch: int |
         [B, n], the faces' probabilities 0..1, and, where it finds landmarks, `landmarks` [B, n, 2 k], offsets too.
 
     Raises:
-        ModelError: the model is no detector, or Keras runs on another backend than TensorFlow, whose converters write
-            the formats.
+        ModelError: the model is no detector, takes images of another size alone, or Keras runs on another backend than
+            TensorFlow, whose converters write the formats.
 
     """
     anchors = anchors_of(model)
     if keras.backend.backend() != "tensorflow":
         raise ModelError(f"Keras runs on {keras.backend.backend()}; exporting needs KERAS_BACKEND=tensorflow")
+    own = size_of_images(model)
+    if own and size_px and own != size_px:
+        raise ModelError(
+            f"model {model.name!r} takes images of {own[0]}x{own[1]} (height x width) alone, not of "
+            f"{size_px[0]}x{size_px[1]}; give its own size, or take {ANY_SIZE}"
+        )
     image = keras.Input((*(size_px or (None, None)), 3), batch_size=batch, name=IMAGE)
     outputs = fold_batch_norms(inference_model(model))(image)
     found = {"boxes": outputs["boxes"], "scores": _scores(outputs["scores"], anchors.scoring)}

@@ -36,7 +36,14 @@ BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "yunet_s": partial(yunet, stages=(16, 32, 64, 64, 64, 64), shared_head=False, name="yunet_s"),
 }
 
+# What a message tells a user whose model takes images of one size.
+ANY_SIZE = (
+    "a copy of images of any size: copy = keras.models.clone_model(model, input_tensors=keras.Input((None, None, 3))); "
+    "copy.set_weights(model.get_weights())"
+)
+
 __all__ = [
+    "ANY_SIZE",
     "BUILDERS",
     "FIRST_SHOT",
     "ConcatenateAnchors",
@@ -52,6 +59,7 @@ __all__ = [
     "load",
     "save",
     "shots",
+    "size_of_images",
     "training_anchors",
 ]
 
@@ -184,12 +192,30 @@ def training_anchors(model: keras.Model) -> tuple[AnchorSpec, tuple[str, ...]]:
     return replace(found[""], scales=scales), tuple(found)
 
 
+def size_of_images(model: keras.Model) -> tuple[int, int] | None:
+    """Height and width of the images that a detector takes; None: any.
+
+    Raises:
+        ModelError: it takes something else than images, or one of their sides is fixed and the other not.
+
+    """
+    shape = tuple(model.inputs[0].shape) if len(model.inputs) == 1 else ()
+    if len(shape) != 4 or shape[3] != 3 or (shape[1] is None) != (shape[2] is None):
+        shapes = ", ".join(str(tuple(tensor.shape[1:])) for tensor in model.inputs)
+        raise ModelError(
+            f"model {model.name!r} takes {shapes}; a face detector takes (height, width, 3), both sides fixed or both "
+            f"None; {ANY_SIZE}"
+        )
+    return None if shape[1] is None else (shape[1], shape[2])
+
+
 def inference_model(model: keras.Model) -> keras.Model:
     """The part of a detector that detects, with the same layers and weights: of two shots the second alone.
 
     A model without a first shot is returned as it is.
     """
-    if not isinstance(model.output, dict) or f"{FIRST_SHOT}boxes" not in model.output:
+    found = getattr(model, "output", None)  # a Sequential that was not called on anything has none
+    if not isinstance(found, dict) or f"{FIRST_SHOT}boxes" not in found:
         return model
-    outputs = {name: model.output[name] for name in ("boxes", "scores")}
+    outputs = {name: found[name] for name in ("boxes", "scores")}
     return keras.Model(model.input, outputs, name=model.name)

@@ -13,12 +13,12 @@ def ready_for_any_size(model: keras.Model) -> None:
 
     XLA is switched off: it would compile anew, for seconds, at every new size. And TensorFlow mixes up the padding of
     dilated convolutions of different levels if it is told that images differ in height only; models with such
-    convolutions first see two blank images that differ in both, which unties them for good.
+    convolutions first see two blank images that differ in both, which unties them for good, unless all are of one size.
     """
     if keras.backend.backend() != "tensorflow":
         return
     model.jit_compile = False
-    if any(max(_dilation(layer)) > 1 for layer in layers_of(model)):
+    if None in model.inputs[0].shape[1:3] and any(max(_dilation(layer)) > 1 for layer in layers_of(model)):
         for height, width in _SIZES_PX:
             model.predict_on_batch(np.zeros((1, height, width, 3), np.float32))
 

@@ -24,7 +24,7 @@ def eresfd(width_mult: float = 0.0625, anchor_ratio: float = 1.25, name: str = "
     Args:
         width_mult: share of 256 channels; the published network is 0.0625 (16 channels). 256 * width_mult must be a
             positive multiple of 4, because the context modules split the channels in 2, 4 and 4 parts.
-        anchor_ratio: height / width of the anchors, kept in the model's configuration.
+        anchor_ratio: height / width of the anchors, 0.01 to 100, kept in the model's configuration.
 
     Returns:
         Model from RGB images [B, H, W, 3], values 0..255, any H and W, to a dict of `boxes` (encoded offsets
@@ -34,6 +34,8 @@ def eresfd(width_mult: float = 0.0625, anchor_ratio: float = 1.25, name: str = "
     width = round(FULL_WIDTH * width_mult)
     if width < 4 or width % 4 or abs(FULL_WIDTH * width_mult - width) > 1e-6:
         raise ValueError(f"256 * width_mult must be a positive multiple of 4, got width_mult={width_mult}")
+    if not 0.01 <= anchor_ratio <= 100:
+        raise ValueError(f"anchor_ratio, height / width, must lie in 0.01..100, got {anchor_ratio}")
     anchors = AnchorSpec(ratio=anchor_ratio)
 
     image = keras.Input((None, None, 3), name="image")

@@ -29,6 +29,7 @@ _STORAGE_DTYPES = {
     "ByteStorage": "<u1",
     "BoolStorage": "|b1",
 }
+_MOST_DIMENSIONS = 32  # of NumPy's arrays, in all its versions
 _ORDERED_DICT = "collections OrderedDict"
 _REBUILD_TENSOR = "torch._utils _rebuild_tensor_v2"
 
@@ -168,6 +169,9 @@ class _TensorReader:
     def _set_items(self, items: list[Any]) -> None:
         if not isinstance(self.stack[-1], dict):
             raise _RefusedError("items for something that is no dictionary")
+        # Tuples of one tuple, twice each, are few bytes that take for ever to be hashed, written or compared.
+        if not {type(key) for key in items[::2]} <= {str, int}:
+            raise _RefusedError("a dictionary with keys that are neither names nor whole numbers")
         self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
 
     def _op_global(self, name: str) -> None:
@@ -180,6 +184,8 @@ class _TensorReader:
     def _op_stack_global(self, _: Any) -> None:
         module, attribute = self.stack[-2:]
         del self.stack[-2:]
+        if not {type(module), type(attribute)} <= {str}:
+            raise _RefusedError("a name that is no text")
         self._op_global(f"{module} {attribute}")
 
     def _op_reduce(self, _: Any) -> None:
@@ -199,13 +205,18 @@ class _TensorReader:
         kind, storage_type, key, _location, size = self.stack.pop()
         if kind != "storage" or not isinstance(storage_type, _Name):
             raise _RefusedError("a persistent object that is no storage")
-        self.stack.append(_Storage(_STORAGE_DTYPES[storage_type.name.partition(" ")[2]], str(key), int(size)))
+        if type(key) is not str or type(size) is not int:
+            raise _RefusedError("a storage whose key is no text or whose size is no whole number")
+        self.stack.append(_Storage(_STORAGE_DTYPES[storage_type.name.partition(" ")[2]], key, size))
 
     def values(self, tensor: _Tensor) -> np.ndarray:
         storage, offset, shape, strides = tensor.storage, tensor.offset, tensor.shape, tensor.strides
         if (
             not isinstance(storage, _Storage)
+            or {type(shape), type(strides)} != {tuple}
             or len(shape) != len(strides)
+            or len(shape) > _MOST_DIMENSIONS
+            or {type(number) for number in (offset, *shape, *strides)} != {int}
             or min((offset, *shape, *strides), default=0) < 0
         ):
             raise _RefusedError("a tensor without a valid storage, shape or strides")

@@ -10,8 +10,8 @@ import keras
 import numpy as np
 
 from lib.errors import ModelError
-from lib.models import published_yunet
-from lib.models.eresfd import BLOCKS_PER_STAGE, eresfd
+from lib.models import build, published_yunet
+from lib.models.eresfd import BLOCKS_PER_STAGE
 from lib.models.pth import read_pth
 from lib.models.yunet import yunet
 
@@ -77,16 +77,16 @@ def published_model(
         anchor_ratio: of an EResFD; None: by the layout of the files.
 
     Raises:
-        ModelError: tensors are missing or of another shape, or an anchor ratio is given for a YuNet.
+        ModelError: tensors are missing or of another shape, or an anchor ratio is out of range or given for a YuNet.
 
     """
     tensors = read_published(path)
     if not published_yunet.is_yunet(tensors):
-        model = eresfd(anchor_ratio=published_anchor_ratio(path) if anchor_ratio is None else anchor_ratio)
+        model = build("eresfd", anchor_ratio=published_anchor_ratio(path) if anchor_ratio is None else anchor_ratio)
     elif anchor_ratio is not None:
         raise ModelError(f"{path}: a YuNet has no anchors, so leave the anchor ratio away")
     else:
-        options = published_yunet.build_options(tensors)
+        options = published_yunet.build_options(tensors, path)
         model = yunet(**options, name="yunet_n" if options["shared_head"] else "yunet_s")
     return model, import_into(model, path)
 
@@ -110,6 +110,8 @@ def import_into(model: keras.Model, path: str | os.PathLike[str]) -> ImportRepor
             misshaped.append(
                 f"{name} (expected {tuple(variable.shape)}, found {tuple(array.shape)}, in Keras' axis order)"
             )
+        elif array.dtype.kind != "f":
+            misshaped.append(f"{name} (holds {array.dtype}; expected float16, float32 or float64)")
         elif not np.all(np.abs(array) <= np.finfo(np.float32).max):
             misshaped.append(f"{name} (holds values that are not finite in single precision)")
         elif name.endswith("running_var") and array.min() < 0:

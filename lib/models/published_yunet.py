@@ -3,6 +3,7 @@
 The published network reads BGR; ours reads RGB, so its first kernel is turned round.
 """
 
+import os
 from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from lib.arrays import FloatArray
 from lib.errors import ModelError
+from lib.limits import limit, raising
 
 _BN_FIELDS = ("weight", "bias", "running_mean", "running_var")  # in the order of Keras' gamma, beta, mean, variance
 _KINDS = {"class": "cls", "object": "obj", "boxes": "bbox", "landmarks": "kps"}
@@ -23,14 +25,35 @@ def is_yunet(names: Container[str]) -> bool:
     return f"{FIRST}.weight" in names
 
 
-def build_options(tensors: dict[str, FloatArray]) -> dict[str, Any]:
-    """What `lib.models.yunet.yunet` has to be given for these tensors to fit."""
+def build_options(tensors: dict[str, FloatArray], path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `lib.models.yunet.yunet` has to be given for these tensors, of the file at `path`, to fit.
+
+    Raises:
+        ModelError: the kernels that tell it are missing, of another shape, or of more channels than are read.
+
+    """
     units = (FIRST, *(f"backbone.model{stage}.conv2.conv1" for stage in range(1, 6)))
     missing = [unit for unit in units if f"{unit}.weight" not in tensors]
     if missing:
-        raise ModelError(f"not a whole YuNet: it lacks {', '.join(missing)}")
+        raise ModelError(f"{path}: not a whole YuNet: it lacks {', '.join(missing)}")
+    stages: list[int] = []
+    most = limit("max_channels")
+    for unit in units:
+        shape = tensors[f"{unit}.weight"].shape
+        inputs = (stages[-1], 1, 1) if stages else (3, 3, 3)
+        if len(shape) != 4 or shape[1:] != inputs or not shape[0]:
+            raise ModelError(
+                f"{path}: not a YuNet's weights: {unit}.weight is of shape {shape}; expected (any, "
+                f"{', '.join(map(str, inputs))}), in PyTorch's axis order"
+            )
+        if shape[0] > most:
+            raise ModelError(
+                f"{path}: {unit}.weight makes {shape[0]:,} channels; at most {most:,} are read; "
+                f"{raising('max_channels')}"
+            )
+        stages.append(shape[0])
     shared = any(name.startswith("bbox_head.multi_level_share_convs.") for name in tensors)
-    return {"stages": tuple(tensors[f"{unit}.weight"].shape[0] for unit in units), "shared_head": shared}
+    return {"stages": tuple(stages), "shared_head": shared}
 
 
 def assignments(model: keras.Model, tensors: dict[str, Any]) -> Iterator[tuple[str, Any, FloatArray | None]]:
@@ -111,7 +134,7 @@ def read_onnx(path: Path) -> dict[str, FloatArray]:
         kernel, bias = (values[key] for key in node.input[1:])
         tensors |= {f"{name}.weight": kernel, f"{name}.bias": bias}
         if (norm := norms.get(name)) is not None:
-            one = np.ones(len(bias), np.float32)
+            one = np.ones(bias.shape, np.float32)
             scale = one * np.sqrt(1 + 1e-5, dtype=np.float32)  # times 1 / sqrt(variance + epsilon): 1
             tensors |= dict(
                 zip([f"{norm}.{field}" for field in _BN_FIELDS], (scale, 0 * one, 0 * one, one), strict=True)

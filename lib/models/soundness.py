@@ -83,7 +83,7 @@ def _check_numbers(file: Path, config: Any, limit: Limits, key: str = "") -> Non
             _check_numbers(file, value, limit, name)
         elif kind is int or kind is float:
             which = "max_channels" if name in _CHANNELS else "max_layer_number"
-            if abs(value) > (most := getattr(limit, which)):
+            if not abs(value) <= (most := getattr(limit, which)):  # nan too
                 raise ModelError(f"{file}: a layer with {name} = {value}; at most {most:,} is read; {raising(which)}")
 
 
@@ -105,15 +105,22 @@ def reason(error: Exception) -> str:
 
 
 def check_sound(model: keras.Model, path: str | os.PathLike[str], finite: bool = False) -> None:
-    """Raises ModelError where a model's weights are not finite, or its anchors are not as many as its boxes.
+    """Raises ModelError where a model was never built, its weights are not finite, or its anchors not its boxes'.
 
     Args:
         finite: whether the weights are known to be finite.
 
     """
+    if not getattr(model, "inputs", None):
+        raise ModelError(
+            f"{path}: model {model.name!r} has no inputs: it was never built, or is no functional model; make it of "
+            "keras.Input() and layers before saving it"
+        )
     for variable in [] if finite else model.weights:
         values = np.asarray(variable)
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
+        if values.dtype.kind not in "fiub":  # as bfloat16, which is none of NumPy's own
+            values = values.astype(np.float32)
+        if not np.isfinite(values).all():
             raise ModelError(f"{path}: {variable.path} holds numbers that are not finite; take an earlier checkpoint")
     if len(model.inputs) != 1 or not any(isinstance(layer, ConcatenateAnchors) for layer in model.layers):
         return

@@ -12,9 +12,9 @@ from lib.console import ProgressLine
 from lib.data.batches import SCALE_STEP_PX, BatchSettings
 from lib.data.sources import DataSettings, FaceData
 from lib.detection.formats.pb import DetectionSettings
-from lib.errors import ConfigError
+from lib.errors import ConfigError, ModelError
 from lib.geometry.compensation import Compensation
-from lib.models import anchors_of, build, load
+from lib.models import ANY_SIZE, anchors_of, build, load, size_of_images
 from lib.models.zoo import located
 from lib.pruning.choice import Choice
 from lib.runs.folder import RunFolder
@@ -118,12 +118,18 @@ def chosen_model(config: Config) -> keras.Model:
     of EResFD, which is all base, and of a model from a file.
 
     Raises:
-        ModelError: the file is no detector, the settings do not go together, or a backbone's weights cannot be had.
+        ModelError: the file is no detector of images of any size, the settings do not go together, or a backbone's
+            weights cannot be had.
 
     """
     if config.MODEL.pretrained_model:
         model = load(located(config.MODEL.pretrained_model))
         anchors_of(model)  # refuses a model that is no detector
+        if size := size_of_images(model):
+            raise ModelError(
+                f"{config.MODEL.pretrained_model}: takes images of {size[0]}x{size[1]} (height x width) alone, and a "
+                f"run shows it images of many sizes; take {ANY_SIZE}"
+            )
     else:
         model = build(config.MODEL.net_structure, **model_options(config))
     if config.MODEL.lock_basenet_bn and (config.MODEL.pretrained_model or config.MODEL.net_structure == "eresfd"):

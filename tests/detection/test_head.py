@@ -6,7 +6,7 @@ from lib.detection import head
 from lib.errors import ModelError
 from lib.geometry.scores import margins, probabilities
 from lib.models.yunet import yunet
-from tests.detectors import random_dsfd, small_detector
+from tests.detectors import of_one_size, random_dsfd, small_detector
 
 
 def test_a_yunets_landmarks_and_scores_are_exported(rng: np.random.Generator) -> None:
@@ -37,3 +37,12 @@ def test_what_is_no_detector_is_refused() -> None:
     image = keras.Input((None, None, 3))
     with pytest.raises(ModelError, match="no face detector"):
         head.exportable(keras.Model(image, keras.layers.ReLU()(image)), None)
+
+
+def test_a_model_of_one_size_is_exported_at_no_other() -> None:
+    model = of_one_size(small_detector(), 64, 96)
+    assert head.exportable(model, (64, 96)).input.shape[1:3] == (64, 96)
+    with pytest.raises(
+        ModelError, match=r"takes images of 64x96 \(height x width\) alone, not of 64x64; .*clone_model"
+    ):
+        head.exportable(model, (64, 64))

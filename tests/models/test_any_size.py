@@ -23,3 +23,11 @@ def test_a_model_without_dilation_is_not_run(tiny_model: keras.Model, monkeypatc
     monkeypatch.setattr(tiny_model, "predict_on_batch", None)
     ready_for_any_size(tiny_model)
     assert not tiny_model.jit_compile
+
+
+def test_a_model_of_one_size_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = keras.Input((16, 16, 3))
+    model = keras.Model(image, keras.layers.Conv2D(1, 3, dilation_rate=2)(image))
+    monkeypatch.setattr(model, "predict_on_batch", None)
+    ready_for_any_size(model)
+    assert not model.jit_compile

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lib.errors import ModelError
-from lib.models import anchors_of, build, load, save
+from lib.models import anchors_of, build, inference_model, load, save
 from tests.detectors import small_detector
 from tests.shared import ROOT
 
@@ -91,3 +91,8 @@ def test_a_model_without_anchors_is_no_detector() -> None:
     image = keras.Input((8, 8, 3))
     with pytest.raises(ModelError, match="no face detector"):
         anchors_of(keras.Model(image, keras.layers.Conv2D(2, 1)(image)))
+
+
+def test_a_sequential_model_has_one_shot() -> None:
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 1)])
+    assert inference_model(model) is model

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 
+from lib.errors import ModelError
 from lib.geometry.anchors import AnchorSpec
 from lib.models import anchors_of, build
 from lib.models.eresfd import eresfd
@@ -33,6 +34,14 @@ def test_mirroring_batches_does_not_mix_images(lively_model: keras.Model, rng: n
     together = lively_model(images)["boxes"]
     alone = lively_model(images[1:2])["boxes"]
     np.testing.assert_allclose(np.asarray(together)[1:2], np.asarray(alone), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("ratio", [np.nan, np.inf, 0, -1, 1e30, 1e-30])
+def test_anchor_ratios_that_no_face_has_are_refused(ratio: float) -> None:
+    with pytest.raises(
+        ModelError, match=r"cannot build eresfd: anchor_ratio, height / width, must lie in 0\.01\.\.100"
+    ):
+        build("eresfd", anchor_ratio=ratio)
 
 
 def test_anchor_ratio_is_part_of_the_model() -> None:

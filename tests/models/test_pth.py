@@ -83,6 +83,41 @@ def test_hostile_and_broken_opcodes(tmp_path: Path, opcodes: bytes) -> None:
         read_pth(file)
 
 
+def _nested(depth: int) -> bytes:
+    """Opcodes of a tuple that holds one tuple twice, and so on: 2^depth of them for what looks at each."""
+    return b")" + b"".join(b"q%ch%c\x86" % (i, i) for i in range(depth))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (b"}(", b"K\x01u.", "keys that are neither names nor whole numbers"),
+        (b"}", b"K\x01s.", "keys that are neither names nor whole numbers"),
+        (b"(X\7\0\0\0storagectorch\nFloatStorage\n", b"X\3\0\0\0cpuK\1tQ.", "a storage whose key is no text"),
+        (b"X\5\0\0\0torch", b"\x93.", "a name that is no text"),
+    ],
+)
+def test_nested_tuples_are_neither_hashed_nor_written(
+    tmp_path: Path, before: bytes, after: bytes, message: str
+) -> None:
+    file = tmp_path / "evil.pth"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + before + _nested(22) + after)
+    with pytest.raises(ModelError, match=message):
+        read_pth(file)
+
+
+@pytest.mark.parametrize("numbers", [_nested(8) + _nested(8) + b"\x86", b"(" + 40 * b"K\1" + b"t", b"]"])
+def test_shapes_are_few_whole_numbers(tmp_path: Path, numbers: bytes) -> None:
+    storage = b"(X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\x000X\3\0\0\0cpuK\1tQ"
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\0" + numbers + numbers + b"tR"
+    with zipfile.ZipFile(tmp_path / "evil.pth", "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02}X\1\0\0\0w" + tensor + b"s.")
+        archive.writestr("archive/data/0", bytes(4))
+    with pytest.raises(ModelError, match="a tensor without a valid storage, shape or strides"):
+        read_pth(tmp_path / "evil.pth")
+
+
 def test_tensors_that_reach_out_of_their_storage_are_refused(tmp_path: Path) -> None:
     storage = np.zeros(4, np.float32)
     for shape, strides in (((10,), (1,)), ((2, 2), (1, 5)), ((2,), (-1,)), ((2, 2), (1,))):

@@ -6,7 +6,7 @@ import pytest
 
 from lib.errors import ModelError
 from lib.models import build
-from lib.models.published import import_into, published_anchor_ratio, read_published
+from lib.models.published import import_into, published_anchor_ratio, published_model, read_published
 from lib.pruning.cost import zero_share
 from tests.pth_files import Tensor, write_pth
 from tests.shared import shared
@@ -94,3 +94,9 @@ def test_published_files_have_the_published_zeros(rate: str | int, published: fl
     name = f"EResFD-{rate}.pth" if rate == "original" else f"EResFD-{rate}-pruned.pth"
     model = build("eresfd", weights=shared(f"weights/bfpgm/{name}"))
     assert 100 * zero_share(model) == pytest.approx(published, abs=0.02)
+
+
+def test_an_anchor_ratio_out_of_range_is_refused(tmp_path: Path) -> None:
+    file = write_pth(tmp_path / "w.pth", {})
+    with pytest.raises(ModelError, match="anchor_ratio, height / width, must lie in"):
+        published_model(file, anchor_ratio=-1)

@@ -13,7 +13,7 @@ from lib.errors import ModelError
 from lib.limits import allowing
 from lib.models import build, load, save
 from lib.models.soundness import check_archive
-from tests.detectors import small_detector
+from tests.detectors import small_detector, small_detector_of
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +40,13 @@ def test_a_sound_model_passes(whole: Path) -> None:
     assert load(whole).count_params() == small_detector().count_params()
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
-    model = small_detector()
+@pytest.mark.parametrize(
+    ("value", "dtype"), [(np.nan, "float32"), (np.inf, "float32"), (np.nan, "bfloat16"), (np.inf, "float16")]
+)
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float, dtype: str) -> None:
+    model = small_detector_of(dtype)
     kernel = model.get_layer("conv2").kernel
-    changed = np.array(kernel)
+    changed = np.array(kernel, np.float32)
     changed[0, 0, 0, 0] = value
     kernel.assign(changed)
     model.save(tmp_path / "a.keras")
@@ -55,7 +57,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("ratio", float("nan"), "must be positive numbers"),
+        ("ratio", float("nan"), "a layer with ratio = nan; at most"),
         ("ratio", 0, "must be positive numbers"),
         ("scales", [1.0, 2.0], "strides .* or scales .* of its layer 'boxes' are not the network's"),
         ("strides", [8, 16], "strides .* or scales .* of its layer 'boxes' are not the network's"),
@@ -146,3 +148,10 @@ def test_channels_first_is_refused_with_the_way() -> None:
             build("eresfd")
     finally:
         keras.config.set_image_data_format("channels_last")
+
+
+@pytest.mark.filterwarnings("ignore:You are saving a model that has not yet been built")
+def test_a_model_that_was_never_built_is_named(tmp_path: Path) -> None:
+    keras.Sequential([keras.layers.Conv2D(4, 3)]).save(tmp_path / "a.keras")
+    with pytest.raises(ModelError, match=r"a\.keras: model 'sequential.*' has no inputs: it was never built"):
+        load(tmp_path / "a.keras")

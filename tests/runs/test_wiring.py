@@ -20,7 +20,7 @@ from lib.runs.wiring import (
 )
 from lib.training.distillation import DistillationSettings
 from lib.training.optimizer import OptimizerSettings
-from tests.detectors import random_dsfd, small_detector
+from tests.detectors import of_one_size, random_dsfd, small_detector
 from tests.networks import lively
 
 
@@ -69,6 +69,14 @@ def test_a_pretrained_model_goes_first(tmp_path: Path) -> None:
     config.MODEL.net_structure = "vgg_16"
     config.MODEL.pretrained_model = str(tmp_path / "m.keras")
     assert chosen_model(config).name == "small"
+
+
+def test_a_pretrained_model_of_one_size_is_refused(tmp_path: Path) -> None:
+    save(of_one_size(small_detector(), 64, 96), tmp_path / "m.keras")
+    config = Config()
+    config.MODEL.pretrained_model = str(tmp_path / "m.keras")
+    with pytest.raises(ModelError, match=r"m\.keras: takes images of 64x96 \(height x width\) alone, .*clone_model"):
+        chosen_model(config)
 
 
 @pytest.mark.parametrize("from_file", [False, True])

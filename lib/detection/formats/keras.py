@@ -1,4 +1,4 @@
-"""A trained detector as Keras' own file, `detector.keras`: any image size, can be trained further."""
+"""A trained detector as Keras' own file, `detector.keras`: any image size as a rule, can be trained further."""
 
 import os
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from lib.arrays import FloatArray
 from lib.detection.candidates import from_logits, joined
-from lib.models import anchors_of, inference_model, load, save
+from lib.models import anchors_of, inference_model, load, save, size_of_images
 from lib.models.any_size import ready_for_any_size
 from lib.models.folding import fold_batch_norms
 
@@ -37,12 +37,11 @@ class KerasNetwork:
 
     """
 
-    size_px = None  # images of any size
-
     def __init__(self, model: str | os.PathLike[str] | keras.Model) -> None:
         live = isinstance(model, keras.Model)
         loaded = model if live else load(model)
         self.anchors = anchors_of(loaded)
+        self.size_px = size_of_images(loaded)
         detecting = inference_model(loaded)
         self.model = detecting if live else fold_batch_norms(detecting)
         ready_for_any_size(self.model)

@@ -93,7 +93,8 @@ def detection_graph(model: keras.Model, settings: DetectionSettings) -> Any:
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32, INPUT)])
     def detect(image: Any) -> dict[str, Any]:
-        outputs = folded(image, training=False)
+        # What follows computes in float32, whatever the network does.
+        outputs = {name: tf.cast(values, tf.float32) for name, values in folded(image, training=False).items()}
         return _detections(tf, outputs, tf.shape(image), anchors, settings)
 
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from lib.arrays import FloatArray
 from lib.data.images import read_rgb
 from lib.detection import FaceDetector
+from lib.detection.formats.keras import KerasNetwork
 from lib.detection.formats.operators import OF_DETECTORS
 from lib.detection.formats.pb import OUTPUTS, DetectionSettings, FrozenGraph, freeze
 from lib.errors import ConfigError, ModelError
 from lib.geometry.anchors import AnchorSpec
 from lib.models import save
-from tests.detectors import golden_images, published_detector, random_dsfd, small_detector
+from tests.detectors import golden_images, published_detector, random_dsfd, small_detector, small_detector_of
 from tests.matching import unmatched
 from tests.networks import lively
 
@@ -229,6 +230,16 @@ def test_several_anchors_a_cell_in_the_code_of_corners_are_frozen_too(tmp_path: 
     expected = FaceDetector(model)(image, 0.3)
     assert len(expected) > 10
     assert unmatched(FaceDetector(tmp_path / "several.pb")(image, 0.3), expected) == []
+
+
+def test_a_network_of_another_precision_is_frozen_too(tmp_path: Path) -> None:
+    model = small_detector_of("bfloat16")
+    freeze(model, tmp_path / "a.pb")
+    (_, found), (_, expected) = (
+        network.candidates(noise(48, 64)[None], 0.0)[0]
+        for network in (FrozenGraph(tmp_path / "a.pb"), KerasNetwork(model))
+    )
+    np.testing.assert_allclose(np.sort(found), np.sort(expected), atol=1e-5)
 
 
 def test_unfit_settings_are_refused() -> None:
