@@ -243,7 +243,7 @@ def _as_declared(value: Any, annotation: Any) -> Any:
     if isinstance(value, str) and kinds != [str] and Literal not in kinds:
         try:
             value = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             if kinds == [tuple] or (tuple in kinds and "," in value):
                 value = tuple(part.strip() for part in value.split(",") if part.strip())
     if isinstance(value, list) and tuple in kinds and list not in kinds:

@@ -29,6 +29,22 @@ def test_errors_in_a_config_file_name_file_and_line(tmp_path: Path, line: str, m
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("PRUNE.rate", "{{}: 1}"),
+        ("PRUNE.rate", "{[1]: 2}"),
+        ("DATA.scales", "{{}}"),
+        ("TRAIN.batch_size", "-" * 20_000),
+        ("TRAIN.batch_size", "1" + "+1" * 3000),
+    ],
+)
+def test_a_value_that_python_cannot_read_is_unfit(setting: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{setting}: .*; got ") as error:
+        Config().override(f"{setting}={value}")
+    assert len(str(error.value)) < 1000
+
+
 @pytest.mark.parametrize("name", ["TRAIN.{}", "{}.epoch"])
 def test_long_names_are_cut_in_messages(tmp_path: Path, name: str) -> None:
     section, _, key = name.format("x" * 10_000).partition(".")
