@@ -122,6 +122,11 @@ class Settings(BaseModel):
         copied.model_post_init(None)  # its sections' aliases mean its own sections
         return copied
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in type(self).model_fields:
+            raise ConfigError(f"config.{name[:_SHOWN]} is no section{_nearest(name, list(type(self).model_fields))}")
+        raise ConfigError(f"config.{name} is a section; assign its settings one by one: config.{name}.key = value")
+
     def __getattr__(self, name: str) -> Any:
         raise ConfigError(f"config.{name} is no section{_nearest(name, list(type(self).model_fields))}")
 

@@ -18,6 +18,9 @@ from lib.settings import Immaterial, Section, Settings
         ("config.TRAIN.epoch = '3x'", "valid integer"),
         ("config.TRAIN.epoch = 1 / 0", "ZeroDivisionError"),
         ("config.TRAIN.epoch = (", "SyntaxError"),
+        ("config.TRAIN = {'epoch': 3}", "config.TRAIN is a section; assign its settings one by one"),
+        ("config.TRAIN = 5", "config.TRAIN.key = value"),
+        ("config.TRIAN = {'epoch': 3}", "config.TRIAN is no section; did you mean TRAIN"),
     ],
 )
 def test_errors_in_a_config_file_name_file_and_line(tmp_path: Path, line: str, message: str) -> None:
