@@ -205,6 +205,7 @@ def content(folder: Path) -> dict[str, bytes]:
         {"config.json": '{"config": {}}'},
         {"config.json": "cut sho", "optimized/.shrunk.17.part.keras": "mine"},
         {"state.json": "{}"},
+        pytest.param({"config.json": "[" * 100_000}, id="nested too deeply"),
     ],
     ids=str,
 )
