@@ -9,6 +9,7 @@ import json
 import os
 import runpy
 import traceback
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,7 +223,7 @@ def _from_python(file: Path, kind: type[AnySettings]) -> AnySettings:
 
 def _from_json(file: Path, kind: type[AnySettings]) -> AnySettings:
     try:
-        sections = json.loads(file.read_text(encoding="utf-8"))
+        sections = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_each_once)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{file}:{error.lineno}: {error.msg}") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -235,6 +236,15 @@ def _from_json(file: Path, kind: type[AnySettings]) -> AnySettings:
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
     return config
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; ValueError where a name stands in it twice."""
+    names = dict(pairs)
+    if len(names) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"{twice[:_SHOWN]!r} stands in one object twice; leave one out")
+    return names
 
 
 def _of(section: str, by_name: Mapping[str, Any]) -> dict[str, Any]:

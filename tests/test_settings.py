@@ -78,6 +78,21 @@ def test_a_runs_config_json_can_be_used_again(tmp_path: Path) -> None:
         load_config(file)
 
 
+@pytest.mark.parametrize(
+    ("content", "twice"),
+    [
+        ('{"TRAIN": {"epoch": 3}, "TRAIN": {"batch_size": 4}}', "TRAIN"),
+        ('{"config": {"TRAIN": {"epoch": 3, "batch_size": 4, "epoch": 4}}}', "epoch"),
+        ('{"PRUNE": {"rate": {"conv1": 0.5, "conv1": 0.25}}}', "conv1"),
+    ],
+)
+def test_a_name_that_stands_twice_is_refused(tmp_path: Path, content: str, twice: str) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(content)
+    with pytest.raises(ConfigError, match=rf"config\.json: .*'{twice}' stands in one object twice"):
+        load_config(file)
+
+
 def test_old_names_in_a_runs_config_json(tmp_path: Path) -> None:
     file = tmp_path / "config.json"
     file.write_text(json.dumps({"TRAIN": {"epoch": 3, "lr_value_every_step": [1e-3]}, "DATA": {"num_category": 1}}))
