@@ -114,8 +114,11 @@ def _json(content: Any) -> str:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """What `write_json` wrote."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """What `write_json` wrote; ValueError where it is no JSON, or nested too deeply to be read."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"nested too deeply ({error})") from error
 
 
 def read_own(path: str | os.PathLike[str], kind: Any, error: type[ToolkitError], remedy: str) -> Any:

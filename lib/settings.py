@@ -9,6 +9,7 @@ import json
 import os
 import runpy
 import traceback
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +123,11 @@ class Settings(BaseModel):
         copied.model_post_init(None)  # its sections' aliases mean its own sections
         return copied
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in type(self).model_fields:
+            raise ConfigError(f"config.{name[:_SHOWN]} is no section{_nearest(name, list(type(self).model_fields))}")
+        raise ConfigError(f"config.{name} is a section; assign its settings one by one: config.{name}.key = value")
+
     def __getattr__(self, name: str) -> Any:
         raise ConfigError(f"config.{name} is no section{_nearest(name, list(type(self).model_fields))}")
 
@@ -217,7 +223,7 @@ def _from_python(file: Path, kind: type[AnySettings]) -> AnySettings:
 
 def _from_json(file: Path, kind: type[AnySettings]) -> AnySettings:
     try:
-        sections = json.loads(file.read_text(encoding="utf-8"))
+        sections = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_each_once)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{file}:{error.lineno}: {error.msg}") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -232,6 +238,15 @@ def _from_json(file: Path, kind: type[AnySettings]) -> AnySettings:
     return config
 
 
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; ValueError where a name stands in it twice."""
+    names = dict(pairs)
+    if len(names) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"{twice[:_SHOWN]!r} stands in one object twice; leave one out")
+    return names
+
+
 def _of(section: str, by_name: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a section, by key."""
     return {name.partition(".")[2]: value for name, value in by_name.items() if name.startswith(f"{section}.")}
@@ -243,7 +258,7 @@ def _as_declared(value: Any, annotation: Any) -> Any:
     if isinstance(value, str) and kinds != [str] and Literal not in kinds:
         try:
             value = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             if kinds == [tuple] or (tuple in kinds and "," in value):
                 value = tuple(part.strip() for part in value.split(",") if part.strip())
     if isinstance(value, list) and tuple in kinds and list not in kinds:

@@ -59,6 +59,12 @@ def test_json_round_trip_and_no_nan(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": [1, 2.5, None]}
 
 
+def test_json_that_is_nested_too_deeply_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        read_json(tmp_path / "a.json")
+
+
 @pytest.mark.parametrize("hard_links", [True, False])
 def test_a_file_is_created_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hard_links: bool) -> None:
     if not hard_links:

@@ -18,6 +18,9 @@ from lib.settings import Immaterial, Section, Settings
         ("config.TRAIN.epoch = '3x'", "valid integer"),
         ("config.TRAIN.epoch = 1 / 0", "ZeroDivisionError"),
         ("config.TRAIN.epoch = (", "SyntaxError"),
+        ("config.TRAIN = {'epoch': 3}", "config.TRAIN is a section; assign its settings one by one"),
+        ("config.TRAIN = 5", "config.TRAIN.key = value"),
+        ("config.TRIAN = {'epoch': 3}", "config.TRIAN is no section; did you mean TRAIN"),
     ],
 )
 def test_errors_in_a_config_file_name_file_and_line(tmp_path: Path, line: str, message: str) -> None:
@@ -27,6 +30,22 @@ def test_errors_in_a_config_file_name_file_and_line(tmp_path: Path, line: str, m
         load_config(file)
     assert f"{file}:3: " in str(error.value)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("PRUNE.rate", "{{}: 1}"),
+        ("PRUNE.rate", "{[1]: 2}"),
+        ("DATA.scales", "{{}}"),
+        ("TRAIN.batch_size", "-" * 20_000),
+        ("TRAIN.batch_size", "1" + "+1" * 3000),
+    ],
+)
+def test_a_value_that_python_cannot_read_is_unfit(setting: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{setting}: .*; got ") as error:
+        Config().override(f"{setting}={value}")
+    assert len(str(error.value)) < 1000
 
 
 @pytest.mark.parametrize("name", ["TRAIN.{}", "{}.epoch"])
@@ -56,6 +75,21 @@ def test_a_runs_config_json_can_be_used_again(tmp_path: Path) -> None:
     assert load_config(file) == config
     file.write_text("{")
     with pytest.raises(ConfigError, match=r"config.json:1"):
+        load_config(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "twice"),
+    [
+        ('{"TRAIN": {"epoch": 3}, "TRAIN": {"batch_size": 4}}', "TRAIN"),
+        ('{"config": {"TRAIN": {"epoch": 3, "batch_size": 4, "epoch": 4}}}', "epoch"),
+        ('{"PRUNE": {"rate": {"conv1": 0.5, "conv1": 0.25}}}', "conv1"),
+    ],
+)
+def test_a_name_that_stands_twice_is_refused(tmp_path: Path, content: str, twice: str) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(content)
+    with pytest.raises(ConfigError, match=rf"config\.json: .*'{twice}' stands in one object twice"):
         load_config(file)
 
 

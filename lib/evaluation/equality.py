@@ -1,5 +1,6 @@
 """The proof that a model without the masked channels computes what the masked model computes."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -8,9 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.detection import FaceDetector
-from lib.errors import ModelError
+from lib.detection.detector import MIN_SIDE_PX
+from lib.errors import DataError, ModelError
 from lib.models import anchors_of
 from lib.pruning import largest_difference
+
+logger = logging.getLogger(__name__)
 
 TOLERANCE = 1e-4  # of any output value
 BOX_TOLERANCE_PX = 0.01
@@ -54,8 +58,10 @@ def require_image_input(model: keras.Model) -> None:
 def compare(masked: keras.Model, small: keras.Model, images_rgb: Iterable[NDArray[np.uint8]]) -> Equality:
     """Compares two models on images [H, W, 3], each at its own size.
 
+    Images under 16 px are left out where detections are compared, which is logged.
+
     Raises:
-        ValueError: there is no image.
+        DataError: there is no image, or none is left.
 
     """
     return compare_each(masked, small, [images_rgb])[0]
@@ -78,6 +84,9 @@ def _compared(
 ) -> Equality:
     count, largest, found, same = 0, 0.0, 0, True
     for image in images_rgb:
+        if detectors and min(image.shape[:2]) < MIN_SIDE_PX:
+            logger.warning("not compared on an image of %dx%d px: under %d px", *image.shape[1::-1], MIN_SIDE_PX)
+            continue
         count += 1
         largest = max(largest, largest_difference(masked, small, image[None].astype(np.float32)))
         if detectors:
@@ -85,7 +94,7 @@ def _compared(
             found += len(a)
             same = same and _same(a, b)
     if not count:
-        raise ValueError("models cannot be compared without an image")
+        raise DataError(f"models cannot be compared without an image of at least {MIN_SIDE_PX} px on both sides")
     return Equality(count, largest, found if detectors else None, same)
 
 

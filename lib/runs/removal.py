@@ -27,7 +27,7 @@ class Proof:
         difference: the largest absolute difference of any output value, on random images and on the given ones.
         images: how many images were given.
         detections: how many faces the masked model finds on them.
-        same_detections: whether both find the same ones.
+        same_detections: whether both find the same ones; with no image given, the same on the random ones.
 
     """
 
@@ -45,7 +45,7 @@ def remove(masked: keras.Model, masks: Masks, images_rgb: Sequence[NDArray[np.ui
     Args:
         masked: the detector, its masked channels zero (`lib.pruning.apply_masks`).
         masks: of mode "per_layer", only those of its channels go that are zero wherever they are read.
-        images_rgb: [H, W, 3] each, at least one, to compare on besides random ones.
+        images_rgb: [H, W, 3] each, at least 16 px on both sides, to compare on besides random ones.
 
     Returns:
         The model without them, and the proof.
@@ -61,12 +61,14 @@ def remove(masked: keras.Model, masks: Masks, images_rgb: Sequence[NDArray[np.ui
         part = removable_part(masked, masks.protected)
         masks, removed = part.masks, part.counts()[REMOVABLE]
     small = shrink(masked, masks)
-    sources = (random_images(RANDOM_IMAGES, 0), images_rgb)
-    noise, found = compared = compare_each(masked, small, sources)
+    noise = random_images(RANDOM_IMAGES, 0)
+    sources = [noise, images_rgb] if images_rgb else [noise]
+    compared = compare_each(masked, small, sources)
     for equality, images in zip(compared, sources, strict=True):
         _check(equality.largest_difference, masked, images)
-    difference = max(noise.largest_difference, found.largest_difference)
-    return small, Proof(whole, removed, difference, found.images, found.detections or 0, found.same_detections)
+    difference = max(equality.largest_difference for equality in compared)
+    detections = (compared[-1].detections or 0) if images_rgb else 0
+    return small, Proof(whole, removed, difference, len(images_rgb), detections, compared[-1].same_detections)
 
 
 def _check(difference: float, masked: keras.Model, images: Sequence[NDArray[np.uint8]]) -> None:

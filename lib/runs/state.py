@@ -117,6 +117,8 @@ class RunState:
                 cls, {name: content[name] for name in known if name in content or name not in later}
             )
             typed(list[_HistoryRow], state.history)
+            if state.finished and not state.rows:
+                raise ValueError(f"rows: none, though {', '.join(state.finished)} is done")
         except (ValueError, KeyError) as error:
             raise TrainingError(f"{where}: not as it was written ({error}); {REMEDY}") from error
         return state

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from lib.errors import ModelError
+from lib.errors import DataError, ModelError
 from lib.evaluation.equality import Equality, compare, in_double_precision, random_images, require_image_input
 from tests.detectors import small_detector
 from tests.networks import copy_of, lively
@@ -34,8 +34,16 @@ def test_any_model_can_be_compared() -> None:
     image = keras.Input((None, None, 3))
     model = keras.Model(image, keras.layers.Conv2D(2, 1)(image))
     assert compare(model, copy_of(model), random_images(1, seed=0)) == Equality(1, 0.0, None, True)
-    with pytest.raises(ValueError, match="without an image"):
+    with pytest.raises(DataError, match="without an image"):
         compare(model, model, [])
+
+
+def test_images_too_small_to_detect_on_are_left_out(detector: keras.Model, caplog: pytest.LogCaptureFixture) -> None:
+    small = random_images(1, 0, 15, 15)
+    assert compare(detector, detector, [*small, *random_images(1, 0, 16, 16)]).images == 1
+    assert "not compared on an image of 15x15 px: under 16 px" in caplog.text
+    with pytest.raises(DataError, match="at least 16 px on both sides"):
+        compare(detector, detector, small)
 
 
 def test_random_images_are_by_the_seed() -> None:

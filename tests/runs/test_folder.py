@@ -24,7 +24,7 @@ def test_a_new_folder_holds_settings_versions_and_commit(tmp_path: Path) -> None
 def test_state_comes_back(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.open(Config())
-    folder.state.finished.append("pretrain")
+    folder.state.finished, folder.state.rows = ["pretrain"], [Row("pretrain", 0.0, 1, 1)]
     folder.position = Position("soft_prune", 3)
     folder.save_state()
     again = RunFolder(tmp_path / "run")
@@ -82,7 +82,7 @@ def test_what_concerns_stages_that_have_not_begun_may_change(tmp_path: Path) -> 
     with pytest.raises(TrainingError, match=r"- PRETRAIN\.epoch = 30"):
         RunFolder(tmp_path / "run").open(changed(config, "PRETRAIN.epoch=7"))
 
-    folder.state.finished.append("pretrain")
+    folder.state.finished, folder.state.rows = ["pretrain"], [Row("pretrain", 0.0, 1, 1)]
     folder.save_state()
     RunFolder(tmp_path / "run").open(changed(config, "FINETUNE.epoch=8"))
     for override in ("PRETRAIN.epoch=7", "PRUNE.rate=0.5", "SOFT_PRUNE.epoch=7"):
@@ -205,6 +205,7 @@ def content(folder: Path) -> dict[str, bytes]:
         {"config.json": '{"config": {}}'},
         {"config.json": "cut sho", "optimized/.shrunk.17.part.keras": "mine"},
         {"state.json": "{}"},
+        pytest.param({"config.json": "[" * 100_000}, id="nested too deeply"),
     ],
     ids=str,
 )

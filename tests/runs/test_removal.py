@@ -55,3 +55,10 @@ def test_of_masks_by_layer_goes_what_can(model: keras.Model, rng: np.random.Gene
     small, proof = remove(model, masks, _images(rng))
     assert 0 < proof.removed < proof.masked == sum(map(len, masks.channels.values()))
     assert count_parameters(small) < count_parameters(model)
+
+
+def test_without_an_image_noise_is_the_proof(masked: tuple[keras.Model, Masks]) -> None:
+    small, proof = remove(*masked, [])
+    assert (proof.images, proof.detections, proof.same_detections) == (0, 0, True)
+    assert 0 < proof.difference <= 1e-4
+    assert count_parameters(small) < count_parameters(masked[0])

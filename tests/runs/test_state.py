@@ -24,6 +24,11 @@ def test_json_and_back(state: RunState) -> None:
     assert RunState.from_dict(json.loads(json.dumps(state.to_dict()))) == state
 
 
+def test_a_finished_stage_has_left_a_row() -> None:
+    with pytest.raises(TrainingError, match=r"run/state\.json: not as it was written \(rows: none.*--fresh"):
+        RunState.from_dict({**FULL.to_dict(), "rows": []}, "run/state.json")
+
+
 @pytest.mark.parametrize("old", [{"stages": [], "progress": None, "history": []}, {**FULL.to_dict(), "format": 3}])
 def test_another_versions_file_is_refused(old: dict[str, Any]) -> None:
     with pytest.raises(TrainingError, match=r"run/state\.json: written by another version .*--fresh"):

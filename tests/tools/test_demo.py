@@ -24,6 +24,14 @@ def test_a_run_is_shown_before_and_after(tmp_path: Path, capsys: pytest.CaptureF
     assert read_rgb(picture).shape[1] > 4 * 300
 
 
+def test_a_damaged_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "state.json").write_text("{}")
+    with pytest.raises(SystemExit) as stop:
+        main([f"--model={tmp_path}"])
+    assert stop.value.code == 2
+    assert f"{tmp_path}/state.json: not as it was written" in capsys.readouterr().err
+
+
 def test_without_a_run_it_says_how_to_make_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

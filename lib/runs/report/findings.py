@@ -10,17 +10,15 @@ import numpy as np
 
 from lib.arrays import FloatArray
 from lib.data.annotations import Record
-from lib.data.fit import read_fitting
 from lib.detection import FaceDetector
-from lib.detection.detector import MIN_SIDE_PX
 from lib.detection.drawing import Image
 from lib.detection.formats.pb import DetectionSettings
-from lib.errors import DataError
 from lib.evaluation.ap import IOU_THRESHOLD, precision_recall
 from lib.geometry.boxes import iou_matrix
 from lib.models import inference_model, load
 from lib.pruning.cost import kernels, layer_costs
 from lib.pruning.graph.weights import filters_of
+from lib.runs.usable import first_usable
 
 IMAGES = 100  # at most so many are looked at
 PICTURES = 10  # and shown
@@ -74,7 +72,7 @@ def look(
     models = [load(path) for path in dict.fromkeys((before, after))]
     first, last = models[0], models[-1]
     findings = Findings((before.stem, after.stem), channels=_channels(first, last), macs=_macs(first, last, size_px))
-    images, faces = _read(records)
+    images, faces = first_usable(records, IMAGES)
     findings.images = len(images)
     if not any(len(boxes) for boxes in faces):
         return findings
@@ -99,21 +97,6 @@ def look(
             caption = f"{faces_here}: {hit_before.sum()} found before, {hit_after.sum()} after, {lost.sum()} lost"
             findings.pictures.append((caption, _jpeg(np.hstack([left, np.full_like(left[:, :6], 255), right]))))
     return findings
-
-
-def _read(records: Sequence[Record]) -> tuple[list[Image], list[FloatArray]]:
-    images, faces = list[Image](), list[FloatArray]()
-    for record in records:
-        if len(images) == IMAGES:
-            break
-        try:
-            image = read_fitting(record)
-        except DataError:
-            continue  # said where AP was measured
-        if min(image.shape[:2]) >= MIN_SIDE_PX:
-            images.append(image)
-            faces.append(record.boxes_xyxy_px)
-    return images, faces
 
 
 def _thinned(recall: FloatArray, precision: FloatArray) -> list[tuple[float, float]]:

@@ -3,18 +3,31 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from typing_extensions import TypedDict
+
 from lib.config import Config
 from lib.data.annotations import Record
 from lib.data.sources import load_data
 from lib.detection.formats.pb import DetectionSettings
 from lib.errors import ToolkitError, TrainingError
-from lib.files import read_json, replacing
+from lib.files import read_json, read_own, replacing
 from lib.limits import allowing
 from lib.runs import wiring
 from lib.runs.report.findings import Findings, look
 from lib.runs.report.page import NAME, READ_ERRORS, write_page
+from lib.runs.state import REMEDY
 
 _DAMAGED = (ToolkitError, *READ_ERRORS)
+
+
+class _Row(TypedDict):
+    stage: str
+
+
+class _Begun(TypedDict):
+    """What is needed of a run's `state.json`, of whichever version."""
+
+    rows: list[_Row]
 
 
 def report_run(
@@ -54,8 +67,14 @@ def report_folders(folders: Sequence[Path], output: Path | None = None) -> Path:
 
 
 def first_and_last(folder: Path) -> tuple[Path, Path] | None:
-    """The models that a run's first and latest finished stages left; None before the first."""
-    stages = [row["stage"] for row in read_json(folder / "state.json")["rows"]]
+    """The models that a run's first and latest finished stages left; None before the first.
+
+    Raises:
+        TrainingError: `state.json` is damaged.
+
+    """
+    state = read_own(folder / "state.json", _Begun, TrainingError, REMEDY)
+    stages = [row["stage"] for row in state["rows"]]
     files = [folder / "optimized" / f"{stage}.keras" for stage in stages]
     return (files[0], files[-1]) if files else None
 

@@ -16,6 +16,7 @@ from lib.pruning.graph.sets import Mode
 from lib.runs.removal import Proof, remove
 from lib.runs.stages.base import Stage
 from lib.runs.state import Removal
+from lib.runs.usable import first_usable
 from lib.runs.workbench import Workbench
 from lib.tables import repair_table
 
@@ -40,9 +41,11 @@ class Shrink(Stage):
 
 
 def take_out(bench: Workbench, model: keras.Model, masks: Masks) -> tuple[keras.Model, Proof]:
-    """Masks a model, and makes the one without these channels; the two are compared on validation images."""
+    """Masks a model, and makes the one without these channels; the two are compared on usable validation images."""
     apply_masks(model, masks)
-    images = [read_rgb(record.image) for record in bench.data.val[:COMPARED_IMAGES]]
+    images, _ = first_usable(bench.data.val, COMPARED_IMAGES)
+    if not images:
+        logger.warning("none of %d validation images can be used: compared on noise alone", len(bench.data.val))
     return remove(model, masks, images)
 
 

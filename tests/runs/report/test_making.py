@@ -7,7 +7,7 @@ from lib.errors import TrainingError
 from lib.files import write_json
 from lib.runs.report import making
 from lib.runs.report.findings import Findings
-from lib.runs.report.making import report_folders, report_run
+from lib.runs.report.making import first_and_last, report_folders, report_run
 from tools.report import main
 
 
@@ -31,6 +31,18 @@ def test_a_killed_run_has_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[s
     page = (tmp_path / "report.html").read_text()
     assert "The run is not finished" in page
     assert "absent.txt: no such annotation file" in page
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]", '{"rows": 5}', '{"rows": [{"stage": 5}]}'])
+def test_a_damaged_state_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "state.json").write_text(content)
+    with pytest.raises(TrainingError, match=r"state\.json: not as it was written .*; restore it"):
+        first_and_last(tmp_path)
+
+
+def test_damaged_settings_are_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    assert "its settings or images cannot be had (nested too deeply" in report_folders([tmp_path]).read_text()
 
 
 def test_other_folders_are_refused(tmp_path: Path) -> None:

@@ -75,7 +75,10 @@ def test_a_half_done_run_says_what_is_missing(tmp_path: Path) -> None:
     assert "are missing: no stage is finished" in page
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"stages": [{"ap": 1}], "rows": 3}'])
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", pytest.param("[" * 100_000, id="nested too deeply"), '{"stages": [{"ap": 1}], "rows": 3}'],
+)
 @pytest.mark.parametrize("name", ["results", "state", "config"])
 def test_damaged_files_are_no_traceback(tmp_path: Path, name: str, content: str) -> None:
     run = _run(tmp_path / "run")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lib.config import Config
-from lib.data.images import read_rgb
+from lib.data.images import read_rgb, write_rgb
 from lib.data.scenes import SampleSet
 from lib.data.sources import load_data
 from lib.errors import ConfigError, DataError
@@ -69,6 +69,22 @@ def test_masks_that_are_there_go(samples: SampleSet, tmp_path: Path) -> None:
     Shrink().run(bench)
     assert bench.folder.state.removal is not None
     assert bench.folder.state.removal.proof.masked == 2
+
+
+@pytest.mark.parametrize(("usable", "compared_on"), [(True, 1), (False, 0)])
+def test_images_that_cannot_be_used_stop_no_removal(
+    samples: SampleSet, tmp_path: Path, usable: bool, compared_on: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = _bench(samples, tmp_path / "run", small_detector(8))
+    write_rgb(tmp_path / "small.png", np.zeros((12, 40, 3), np.uint8))
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    good = bench.data.val[0]
+    bad = [replace(good, image=tmp_path / f"{name}.png") for name in ("small", "broken")]
+    bench.data = replace(bench.data, val=[*bad, good] if usable else bad)
+    Shrink().run(bench)
+    assert bench.folder.state.removal is not None
+    assert bench.folder.state.removal.proof.images == compared_on
+    assert ("none of 2 validation images can be used" in caplog.text) == (not usable)
 
 
 @pytest.mark.slow
