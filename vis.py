@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from lib.console import friendly_errors, start_logging
+from lib.files import require_output_folder
 
 MODEL_HELP = (
     "a detector in any format, a run folder, or the name of published weights: eresfd (the default), yunet_n, yunet_s, "
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--score_threshold must lie in 0..1, got {options.score_threshold}")
     start_logging()
     with friendly_errors():
+        require_output_folder(options.output)
         from lib.detection import FaceDetector  # importing Keras takes seconds
         from lib.detection.drawing import draw_source, window
         from lib.runs.folder import model_file

@@ -8,6 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.console import friendly_errors, start_logging
+from lib.files import require_output, require_output_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,7 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--max_detections", type=int, default=750, help="most boxes an image (750)")
     options = parser.parse_args(arguments)
     start_logging()
+    output = Path(options.output_path) / "detector.pb"
     with friendly_errors():
+        require_output_folder(options.output_path)
+        require_output(output)
         from lib.detection.formats.pb import DetectionSettings, ends_of, freeze  # TensorFlow takes seconds
         from lib.models import anchors_of, load
         from lib.runs.folder import model_file
@@ -30,7 +34,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.score_threshold, options.iou_threshold, options.max_candidates, options.max_detections
         )
         checkpoint = model_file(options.ckpt_path)
-        output = Path(options.output_path) / "detector.pb"
         model = load(checkpoint)
         size_bytes, nodes = freeze(model, output, settings)
         print(f"{checkpoint} -> {output}: {size_bytes:,} bytes, {nodes:,} nodes")

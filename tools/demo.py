@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.console import friendly_errors, start_logging
 from lib.errors import ModelError
-from lib.files import require_ending
+from lib.files import require_output
 
 if TYPE_CHECKING:
     from lib.data.annotations import Record
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     start_logging()
     with friendly_errors():
-        require_ending(options.output, ".jpg", ".png")
+        require_output(options.output, ".jpg", ".png", others=[options.model])
         first, last = _models(options.model)
 
         import numpy as np

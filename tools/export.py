@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.console import friendly_errors, start_logging
 from lib.errors import ConfigError
+from lib.files import require_output_folder
 
 FORMATS = "keras,pb,saved_model,litert,onnx"
 
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Read when TensorFlow starts: all formats are timed on one thread.
     os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = "1"
     with friendly_errors():
+        require_output_folder(options.output)
         size = _size(options.size)
         if options.calibration_images < 1:
             raise ConfigError(f"--calibration_images must be at least 1, got {options.calibration_images}")
@@ -38,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "int8 needs a fixed size and --images: a folder of your photographs, on which ranges are measured"
             )
 
-        from lib.detection.export import check_names, export  # TensorFlow takes seconds
+        from lib.detection.export import check_files, check_names, export  # TensorFlow takes seconds
         from lib.detection.lint import fallbacks, lint
         from lib.evaluation.exports import agrees, report
         from lib.files import write_json
@@ -49,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formats = options.formats.split(",")
         check_names(formats, precisions)
         checkpoint = model_file(options.model)
+        check_files(options.output, formats, precisions, checkpoint)
         model = load(checkpoint)
         for note in lint(model, precisions):
             print(f"note: {note}")

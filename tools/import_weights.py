@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.console import friendly_errors, start_logging
-from lib.files import require_ending
+from lib.files import require_output
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     start_logging()
     with friendly_errors():
-        require_ending(options.output, ".keras")
+        require_output(options.output, ".keras", others=[options.weights])
         from lib.models import anchors_of, save
         from lib.models.published import published_model
 

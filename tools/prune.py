@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.console import friendly_errors, start_logging
 from lib.errors import ConfigError
-from lib.files import require_ending
+from lib.files import require_output
 
 RANDOM_IMAGES = 5
 
@@ -29,11 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     start_logging()
     with friendly_errors():
-        for path in (options.output, options.masked):
-            if path is not None:
-                require_ending(path, ".keras")
-        if options.opencv is not None:
-            require_ending(options.opencv, ".onnx")
+        _require_outputs(options, options.ckpt_path)
         rates = None if options.rates is None else _rates(options.rates)
         budget = {"macs": options.macs, "parameters": options.parameters}
         budget = {name: share for name, share in budget.items() if share is not None}
@@ -44,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from lib.pruning import CostModel, apply_masks, explain, plan, removable_part, removal_report, shrink
         from lib.tables import removal_table
 
-        model, protected = _model(options.ckpt_path), tuple(options.protected)
+        model, protected = _model(options), tuple(options.protected)
         if options.explain:
             found = explain(model, protected, (options.height, options.width))
             print(found)
@@ -116,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--zeros", action="store_true", help="only what is zero already, and say why the rest must stay")
     parser.add_argument("--scope", default="set", choices=("set", "global"), help="of a budget (set)")
     parser.add_argument("--floor", type=float, default=0.1, help="scope global: the share that every set keeps (0.1)")
-    parser.add_argument("--dot", help="with --explain: a file for the graph in graphviz' language")
+    parser.add_argument("--dot", help="with --explain: a .dot file for the graph in graphviz' language")
     parser.add_argument("--output", help="the .keras file for the smaller model")
     parser.add_argument("--opencv", help="an .onnx file for the smaller YuNet, for cv2.FaceDetectorYN")
     parser.add_argument("--masked", help="a .keras file for the model with zeros in place of what goes")
@@ -138,15 +134,30 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _model(path: str) -> Any:
+def _require_outputs(options: argparse.Namespace, model: str | Path) -> None:
+    others = [model, options.rates, options.annotations]
+    for path, *endings in (
+        (options.output, ".keras"),
+        (options.masked, ".keras"),
+        (options.opencv, ".onnx"),
+        (options.dot, ".dot", ".gv"),
+    ):
+        if path is not None:
+            require_output(path, *endings, others=others)
+            others.append(path)
+
+
+def _model(options: argparse.Namespace) -> Any:
     from lib.models import load
     from lib.runs.folder import model_file
 
-    if Path(path).suffix not in (".pth", ".onnx"):
-        return load(model_file(path))
+    if Path(options.ckpt_path).suffix not in (".pth", ".onnx"):
+        file = model_file(options.ckpt_path)
+        _require_outputs(options, file)  # of a run folder it is known only now
+        return load(file)
     from lib.models.published import published_model
 
-    return published_model(path)[0]
+    return published_model(options.ckpt_path)[0]
 
 
 def _rates(text: str) -> float | dict[str, float]:

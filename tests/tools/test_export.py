@@ -95,6 +95,20 @@ def test_the_example_finds_published_networks_faces(network: str, tmp_path: Path
     assert faces > 20
 
 
+def test_the_model_itself_is_not_replaced(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = checkpoint.parent
+    checkpoint = checkpoint.rename(folder / "detector.keras")
+    before = checkpoint.read_bytes()
+    with pytest.raises(SystemExit):
+        main([f"--model={checkpoint}", f"--output={folder}", "--formats=pb,keras"])
+    assert f"would replace {checkpoint}" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([f"--model={checkpoint}", f"--output={checkpoint}", "--formats=pb"])
+    assert "detector.keras: no folder" in capsys.readouterr().err
+    assert list(folder.iterdir()) == [checkpoint]
+    assert checkpoint.read_bytes() == before
+
+
 def _printed_by_the_example(model: Path, image: Path) -> FloatArray:
     """x1, y1, x2, y2, score of each face that the script without Keras prints."""
     command = [sys.executable, str(ROOT / "examples/python/detect_onnx.py"), str(model), str(image)]

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from pathlib import Path
 
 import keras
@@ -110,6 +111,45 @@ def test_unfit_arguments_are_named(
         main([f"--ckpt_path={checkpoint}", *arguments])
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--output=model.keras"], "model.keras: would replace model.keras"),
+        (["--masked=./model.keras"], "would replace model.keras"),
+        (["--output=a.keras", "--masked=a.keras"], "a.keras: would replace a.keras"),
+        (["--dot=model.keras"], "expected a name ending in .dot or .gv"),
+        (["--opencv=face.onnx", "--ckpt_path=face.onnx"], "would replace face.onnx"),
+        (["--output=folder.keras"], "folder.keras: a folder"),
+        (["--output=~/x.keras"], "~ is not the home folder here"),
+    ],
+)
+def test_no_output_replaces_what_is_read(
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(checkpoint, "model.keras")
+    Path("folder.keras").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit):
+        main(["--ckpt_path=model.keras", "--rates=0.5", *arguments])
+    assert message in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_no_output_replaces_a_runs_model(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lib.runs.folder.model_file", lambda _folder: checkpoint)
+    with pytest.raises(SystemExit):
+        main(["--ckpt_path=run", "--rates=0.5", f"--output={checkpoint}"])
+    assert f"would replace {checkpoint}" in capsys.readouterr().err
 
 
 def test_a_difference_is_a_failure(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
