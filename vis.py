@@ -18,7 +18,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="eresfd", help=MODEL_HELP)
     parser.add_argument("--input", required=True, help="an image, a folder of images, a video file or a camera's index")
-    parser.add_argument("--output", default="runs/vis", help="folder for the pictures (runs/vis)")
+    parser.add_argument(
+        "--output",
+        default="runs/vis",
+        help="folder for the pictures, which replace files of their names there (runs/vis)",
+    )
     parser.add_argument("--score_threshold", type=float, default=0.5, help="draw boxes with at least this score (0.5)")
     parser.add_argument("--max_side", type=int, help="detect at most at this side length, px; default: full size")
     parser.add_argument("--show", action="store_true", help="show the pictures in a window too; q stops")

@@ -29,7 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Draws the picture and says where it is; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=RUN, help="a run folder, a .keras file, or published weights")
-    parser.add_argument("--output", type=Path, default=Path("runs/demo.jpg"), help="the picture (runs/demo.jpg)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("runs/demo.jpg"),
+        help="the picture, which replaces a file of its name (runs/demo.jpg)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the scenes (0)")
     options = parser.parse_args(arguments)
     start_logging()
