@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.console import friendly_errors, start_logging
+from lib.console import friendly_errors, start_logging, whole_number
 from lib.errors import ModelError
 from lib.files import require_output
 
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=Path("runs/demo.jpg"),
         help="the picture, which replaces a file of its name (runs/demo.jpg)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the scenes (0)")
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="of the scenes (0)")
     options = parser.parse_args(arguments)
     start_logging()
     with friendly_errors():

@@ -11,6 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.console import friendly_errors, start_logging
+from lib.errors import ConfigError
 from lib.files import require_output
 
 
@@ -28,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start_logging()
     with friendly_errors():
         require_output(options.output, ".keras", others=[options.weights])
+        if options.anchor_ratio is not None and not 0.01 <= options.anchor_ratio <= 100:
+            raise ConfigError(f"--anchor_ratio must lie in 0.01..100, got {options.anchor_ratio}")
         from lib.models import anchors_of, save
         from lib.models.published import published_model
 

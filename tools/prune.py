@@ -17,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.console import friendly_errors, start_logging
+from lib.console import friendly_errors, start_logging, whole_number
 from lib.errors import ConfigError
 from lib.files import require_output
 
@@ -120,17 +120,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", help="a folder of images to compare them on too")
     parser.add_argument("--repair", help="a folder of training photographs to repair the smaller model on")
     parser.add_argument("--annotations", help="their faces, in WIDER FACE's text format, paths relative to that folder")
-    parser.add_argument("--repair_images", type=int, default=192, help="photographs to repair it on (192)")
+    parser.add_argument("--repair_images", type=whole_number(1), default=192, help="photographs to repair it on (192)")
     parser.add_argument("--criterion", default="fpgm", help="fpgm, l1, l2, lamp, gamma or random (fpgm)")
     parser.add_argument("--mode", default="removable", choices=("removable", "per_layer"))
     parser.add_argument(
-        "--channel_divisor", "--round_to", type=int, default=1, help="kept channels: a multiple of this (1)"
+        "--channel_divisor", "--round_to", type=whole_number(1), default=1, help="kept channels: a multiple of this (1)"
     )
-    parser.add_argument("--min_channels", type=int, default=1, help="so many stay; 0: a rate of 1 empties a set (1)")
+    parser.add_argument(
+        "--min_channels", type=whole_number(0), default=1, help="so many stay; 0: a rate of 1 empties a set (1)"
+    )
     parser.add_argument("--protected", nargs="*", default=[], help="patterns of layers whose channels stay")
-    parser.add_argument("--height", type=int, default=480, help="input height for the MACs, px (480)")
-    parser.add_argument("--width", type=int, default=640, help="input width for the MACs, px (640)")
-    parser.add_argument("--seed", type=int, default=0, help="of the random criterion and of the check's images (0)")
+    parser.add_argument(
+        "--height", type=whole_number(1, 2**16), default=480, help="input height for the MACs, px (480)"
+    )
+    parser.add_argument("--width", type=whole_number(1, 2**16), default=640, help="input width for the MACs, px (640)")
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=0, help="of the random criterion and of the check's images (0)"
+    )
     return parser
 
 
@@ -188,8 +194,6 @@ def _repair(model: Any, small: Any, masks: Any, options: argparse.Namespace) -> 
     from lib.pruning import repair
     from lib.tables import repair_table
 
-    if options.repair_images < 1:
-        raise ConfigError(f"--repair_images must be at least 1, got {options.repair_images}")
     files = image_files(options.repair)
     known = {}
     if options.annotations:

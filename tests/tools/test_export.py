@@ -121,6 +121,10 @@ def _printed_by_the_example(model: Path, image: Path) -> FloatArray:
     [
         (["--size=640"], "expected height x width"),
         (["--size=8x8"], "16 to 8192"),
+        (["--size=" + "9" * 5000 + "x99"], "--size " + "9" * 20 + ": expected height x width"),
+        (["--compared_images=0"], "--compared_images: expected a whole number from 1"),
+        (["--rounds=0"], "--rounds: expected a whole number from 1"),
+        (["--seed=-1"], "--seed: expected a whole number from 0"),
         (["--precision=int8"], "int8 needs a fixed size and --images"),
         (["--precision=int16"], "10 to 20 times slower"),
         (["--formats=pt"], "no format is called 'pt'"),
