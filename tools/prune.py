@@ -10,6 +10,7 @@ python tools/prune.py --ckpt_path yunet_n.pth --rates 0.125 --repair FOLDER --op
 
 import argparse
 import json
+import reprlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -172,13 +173,23 @@ def _rates(text: str) -> float | dict[str, float]:
     except ValueError:
         pass
     try:
-        content = json.loads(Path(text).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(Path(text).read_text(encoding="utf-8"), object_pairs_hook=_without_repetition)
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"--rates {text}: expected a number or a JSON file, {error}") from error
     if isinstance(content, dict) and isinstance(content.get("rate"), dict):
         content = content["rate"]  # what a search has found
     if not isinstance(content, dict) or not all(type(rate) in (int, float) for rate in content.values()):
-        raise ConfigError(f'--rates {text}: expected {{"pattern": rate, ...}}, found {content!r}')
+        raise ConfigError(f'--rates {text}: expected {{"pattern": rate, ...}}, found {reprlib.repr(content)}')
+    return content
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; ValueError if a name is in it twice, of which JSON readers take the last."""
+    content = dict[str, Any]()
+    for name, value in pairs:
+        if name in content:
+            raise ValueError(f"{name[:80]!r} stands in it twice; leave one away")
+        content[name] = value
     return content
 
 

@@ -117,6 +117,26 @@ def test_unfit_arguments_are_named(
 
 
 @pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[" * 100_000, "expected a number or a JSON file"),
+        ('{"conv1": 0.5, "conv2": 0.1, "conv1": 0.1}', "'conv1' stands in it twice"),
+        (json.dumps({f"a{number}": "x" * 500 for number in range(1000)}), 'expected {"pattern": rate, ...}, found {'),
+    ],
+)
+def test_unfit_rates_are_named_in_short(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, message: str
+) -> None:
+    (tmp_path / "rates.json").write_text(content)
+    with pytest.raises(SystemExit) as stopped:
+        main(["--ckpt_path=x", f"--rates={tmp_path}/rates.json"])
+    assert stopped.value.code == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert len(printed) < 600
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--output=model.keras"], "model.keras: would replace model.keras"),
