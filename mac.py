@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lib.config import MacConfig, load_config
 from lib.console import friendly_errors, start_logging
+from lib.files import require_output, write_json
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -13,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default="mac_config.py", help="config file")
     parser.add_argument("--images", help="count active channels on the images of this folder too")
-    parser.add_argument("--json", help="write the figures to this file")
+    parser.add_argument("--json", help="write the figures to this .json file")
     parser.add_argument("overrides", nargs="*", metavar="SECTION.key=value", help="e.g. MODEL.trained_model=FILE")
     options = parser.parse_args(arguments)
     start_logging()
@@ -21,9 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = load_config(options.config, options.overrides, MacConfig)
         if options.images:
             config.DATA.image_dir = options.images
+        if options.json:
+            require_output(options.json, ".json", others=[options.config])
         from lib.data.images import image_files
         from lib.evaluation.cost_report import cost_report  # importing Keras takes seconds
-        from lib.files import write_json
         from lib.limits import allowing
         from lib.models import load
         from lib.runs.folder import model_file

@@ -1,5 +1,6 @@
 """What the entry points share: logging to the console, errors without tracebacks, progress on one line."""
 
+import argparse
 import io
 import logging
 import os
@@ -7,7 +8,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -95,6 +96,22 @@ def friendly_errors(when_interrupted: str = "interrupted") -> Iterator[None]:
 def _exit(message: str, status: int) -> int:
     sys.stderr.write(f"{message}\n")
     return status
+
+
+def whole_number(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:
+    """A `type` for argparse: whole numbers from `least` to `most`."""
+
+    def convert(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if not least <= number <= most:
+            shown = text if len(text) <= 20 else f"{text[:20]}..."
+            raise argparse.ArgumentTypeError(f"expected a whole number from {least} to {most:,}, got {shown}")
+        return number
+
+    return convert
 
 
 _SECONDS_BETWEEN_LINES = 60  # where stderr is a file, not a terminal

@@ -5,23 +5,29 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from lib.errors import ModelError, ToolkitError
+from lib.errors import ConfigError, ModelError, ToolkitError
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary name beside `path`; on success the file there replaces `path`, otherwise it is removed."""
+    """A temporary name beside `path`; on success the file there replaces `path`, otherwise it is removed.
+
+    OSError names `path` where it cannot be replaced.
+    """
     with _aside(path) as (temporary, final):
         yield temporary
         _sync(temporary)
-        temporary.replace(final)
+        try:
+            temporary.replace(final)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, os.fspath(final)) from error
 
 
 @contextmanager
@@ -46,6 +52,46 @@ def require_ending(path: str | os.PathLike[str], *endings: str) -> None:
     """ModelError unless the name of a file that is to be written ends in one of these, e.g. ".keras"."""
     if Path(path).suffix not in endings:
         raise ModelError(f"{os.fspath(path)}: expected a name ending in {' or '.join(endings)}")
+
+
+def require_output(
+    path: str | os.PathLike[str], *endings: str, others: Iterable[str | os.PathLike[str] | None] = ()
+) -> None:
+    """To be asked before the work whose result is to be written into a file.
+
+    Args:
+        endings: of its name, see `require_ending`; none: any.
+        others: what is read, and what else is written; None is left out.
+
+    Raises:
+        ConfigError: it is a folder, begins with ~, or is one of the others, also by way of a link.
+        ModelError: its name ends in something else.
+
+    """
+    _require_no_home(path)
+    file = Path(path)
+    if file.is_dir():
+        raise ConfigError(f"{file}: a folder; expected the name of a file to write")
+    if endings:
+        require_ending(path, *endings)
+    for other in others:
+        if not other:
+            continue
+        if file.resolve() == Path(other).resolve() or (file.exists() and Path(other).exists() and file.samefile(other)):
+            raise ConfigError(f"{file}: would replace {os.fspath(other)}, which is read or written too; name another")
+
+
+def require_output_folder(path: str | os.PathLike[str]) -> None:
+    """ConfigError where files cannot be written into `path`: it is a file, or begins with ~."""
+    _require_no_home(path)
+    if Path(path).exists() and not Path(path).is_dir():
+        raise ConfigError(f"{os.fspath(path)}: no folder; expected one to write into, which need not exist")
+
+
+def _require_no_home(path: str | os.PathLike[str]) -> None:
+    # A shell leaves the ~ of --output=~/x as it is.
+    if os.fspath(path).startswith("~"):
+        raise ConfigError(f"{os.fspath(path)}: ~ is not the home folder here; write it out, or leave the = away")
 
 
 # What `replacing` calls its file until it is whole.

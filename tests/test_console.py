@@ -1,3 +1,4 @@
+import argparse
 import os
 import subprocess
 import sys
@@ -6,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.console import friendly_errors, progress_bar, without_native_notes
+from lib.console import friendly_errors, progress_bar, whole_number, without_native_notes
 from lib.errors import DataError
 from tests.shared import ROOT
 
@@ -49,6 +50,16 @@ def test_progress_outside_a_terminal_is_a_line_a_minute(
         "single: 61/1000 images, 1.0/s, 16 min left ",
         "single: 1000/1000 images, 10.0/s, 0 s left ",
     ]
+
+
+def test_whole_numbers_have_bounds() -> None:
+    convert = whole_number(1, 5000)
+    assert [convert(text) for text in ("1", "5000")] == [1, 5000]
+    for text in ("0", "-5", "5001", "1.0", "nan", "x", ""):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"expected a whole number from 1 to 5,000, got {text}$"):
+            convert(text)
+    with pytest.raises(argparse.ArgumentTypeError, match=r"got 9{20}\.\.\.$"):
+        convert("9" * 5000)
 
 
 def test_notes_of_native_code_are_left_out(capfd: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lib.errors import DataError, ModelError
+from lib.errors import ConfigError, DataError, ModelError
 from lib.files import (
     create_json,
     is_left_half_written,
@@ -17,6 +17,8 @@ from lib.files import (
     read_own,
     replacing,
     require_ending,
+    require_output,
+    require_output_folder,
     sha256,
     strangers,
     write_json,
@@ -49,6 +51,53 @@ def test_what_a_files_name_has_to_end_in_is_said(tmp_path: Path) -> None:
     for name in ("a", "a.PNG", "png", ".png", "a.png.part"):
         with pytest.raises(ModelError, match=rf"{re.escape(name)}: expected a name ending in \.jpg or \.png"):
             require_ending(tmp_path / name, ".jpg", ".png")
+
+
+def test_what_cannot_be_an_output_is_said(tmp_path: Path) -> None:
+    given, other = tmp_path / "given.keras", tmp_path / "other.keras"
+    given.touch()
+    other.touch()
+    (tmp_path / "linked.keras").symlink_to(given)
+    (tmp_path / "same.keras").hardlink_to(given)
+    (tmp_path / "folder.keras").mkdir()
+    for path in (other, tmp_path / "folder.keras/new.keras"):
+        require_output(path, ".keras", others=[given, None, tmp_path / "absent.keras", ""])
+    require_output(other)
+    for name in ("given.keras", "folder.keras/../given.keras", "linked.keras", "same.keras"):
+        with pytest.raises(ConfigError, match=r"would replace .*/given\.keras"):
+            require_output(tmp_path / name, ".keras", others=[other, given])
+    with pytest.raises(ConfigError, match=r"new\.keras: would replace .*new\.keras"):
+        require_output(tmp_path / "new.keras", others=[tmp_path / "new.keras"])
+    with pytest.raises(ConfigError, match=r"folder\.keras: a folder"):
+        require_output(tmp_path / "folder.keras", ".keras")
+    with pytest.raises(ModelError, match=r"expected a name ending in \.keras"):
+        require_output(tmp_path / "a.pb", ".keras")
+
+
+def test_a_folder_for_outputs_need_not_exist_but_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name in (".", "new/deep"):
+        require_output_folder(tmp_path / name)
+    with pytest.raises(ConfigError, match="file: no folder"):
+        require_output_folder(tmp_path / "file")
+
+
+def test_a_tilde_that_the_shell_left_is_refused() -> None:
+    for name in ("~/x.keras", "~user/x.keras"):
+        with pytest.raises(ConfigError, match=f"{name}: ~ is not the home folder here"):
+            require_output(name, ".keras")
+        with pytest.raises(ConfigError, match="leave the = away"):
+            require_output_folder(name)
+    require_output("a~/x.keras", ".keras")
+
+
+def test_what_cannot_be_replaced_is_named_by_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(OSError) as caught:
+        write_text(tmp_path / "a.txt", "x")
+    assert caught.value.filename == str(tmp_path / "a.txt")
+    assert caught.value.filename2 is None
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.txt"]
 
 
 def test_json_round_trip_and_no_nan(tmp_path: Path) -> None:

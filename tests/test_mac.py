@@ -34,6 +34,7 @@ def test_prints_and_writes_the_figures(tmp_path: Path, capsys: pytest.CaptureFix
     [
         (["MODEL.trained_model=missing.keras"], "missing.keras: no such file"),
         (["MODEL.trained_modle=x"], "did you mean trained_model?"),
+        (["--json=model.keras"], "expected a name ending in .json"),
         (["COST.hin=0"], "greater than 0"),
         (["DATA.hin=0"], "DATA.hin, now COST.hin: input should be greater than 0"),
         (["TRAIN.epoch=3"], "TRAIN is no section"),

@@ -50,6 +50,21 @@ def test_unreadable_video_is_named(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--max_side=15", "--max_side: expected a whole number from 16"),
+        ("--output=~/drawn", "~ is not the home folder here"),
+        (f"--output={__file__}", "test_vis.py: no folder"),
+    ],
+)
+def test_unfit_arguments_are_named(argument: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        vis.main(["--input=x", argument])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 def test_missing_model_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         vis.main([f"--model={tmp_path}/missing.pb", "--input=x"])

@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.console import friendly_errors, start_logging
-from lib.files import require_ending
+from lib.files import require_output
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,12 +22,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     start_logging()
     with friendly_errors():
-        require_ending(options.output, ".keras")
+        require_output(options.output, ".keras", others=options.models)
         from lib.models import load, save  # TensorFlow takes seconds
         from lib.models.average import average
         from lib.runs.folder import model_file
 
         files = [model_file(path) for path in options.models]
+        require_output(options.output, others=files)  # of run folders they are known only now
         shares = options.shares or [1.0] * len(files)
         mean = average([load(file) for file in files], shares)
         save(mean, options.output)

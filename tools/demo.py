@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.console import friendly_errors, start_logging
+from lib.console import friendly_errors, start_logging, whole_number
 from lib.errors import ModelError
-from lib.files import require_ending
+from lib.files import require_output
 
 if TYPE_CHECKING:
     from lib.data.annotations import Record
@@ -29,12 +29,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Draws the picture and says where it is; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=RUN, help="a run folder, a .keras file, or published weights")
-    parser.add_argument("--output", type=Path, default=Path("runs/demo.jpg"), help="the picture (runs/demo.jpg)")
-    parser.add_argument("--seed", type=int, default=0, help="of the scenes (0)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("runs/demo.jpg"),
+        help="the picture, which replaces a file of its name (runs/demo.jpg)",
+    )
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="of the scenes (0)")
     options = parser.parse_args(arguments)
     start_logging()
     with friendly_errors():
-        require_ending(options.output, ".jpg", ".png")
+        require_output(options.output, ".jpg", ".png", others=[options.model])
         first, last = _models(options.model)
 
         import numpy as np

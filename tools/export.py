@@ -14,8 +14,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.console import friendly_errors, start_logging
+from lib.console import friendly_errors, start_logging, whole_number
 from lib.errors import ConfigError
+from lib.files import require_output_folder
 
 FORMATS = "keras,pb,saved_model,litert,onnx"
 
@@ -27,9 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Read when TensorFlow starts: all formats are timed on one thread.
     os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = "1"
     with friendly_errors():
+        require_output_folder(options.output)
         size = _size(options.size)
-        if options.calibration_images < 1:
-            raise ConfigError(f"--calibration_images must be at least 1, got {options.calibration_images}")
         if options.val_annotations and not options.val_images:
             raise ConfigError("--val_annotations needs --val_images, the folder that its paths are relative to")
         precisions = options.precision.split(",")
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "int8 needs a fixed size and --images: a folder of your photographs, on which ranges are measured"
             )
 
-        from lib.detection.export import check_names, export  # TensorFlow takes seconds
+        from lib.detection.export import check_files, check_names, export  # TensorFlow takes seconds
         from lib.detection.lint import fallbacks, lint
         from lib.evaluation.exports import agrees, report
         from lib.files import write_json
@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formats = options.formats.split(",")
         check_names(formats, precisions)
         checkpoint = model_file(options.model)
+        check_files(options.output, formats, precisions, checkpoint)
         model = load(checkpoint)
         for note in lint(model, precisions):
             print(f"note: {note}")
@@ -81,21 +82,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", default="480x640", help="height x width of LiteRT and ONNX files, px (480x640)")
     parser.add_argument("--any_size", action="store_true", help="LiteRT and ONNX files take any size")
     parser.add_argument("--images", help="a folder of photographs like those of the device, for int8")
-    parser.add_argument("--calibration_images", type=int, default=96, help="how many of them are used (96)")
+    parser.add_argument("--calibration_images", type=whole_number(1), default=96, help="how many of them are used (96)")
     parser.add_argument("--val_images", help="a folder of photographs to compare the formats on; default: drawn scenes")
     parser.add_argument("--val_annotations", help="their faces, in WIDER FACE's text format: tells AP")
-    parser.add_argument("--compared_images", type=int, default=20, help="images that the formats are compared on (20)")
-    parser.add_argument("--rounds", type=int, default=30, help="of the timing (30)")
+    parser.add_argument(
+        "--compared_images", type=whole_number(1), default=20, help="images that the formats are compared on (20)"
+    )
+    parser.add_argument("--rounds", type=whole_number(1), default=30, help="of the timing (30)")
     parser.add_argument("--check", action="store_true", help="status 1 if a floating-point format differs from Keras")
-    parser.add_argument("--seed", type=int, default=0, help="which photographs are used (0)")
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="which photographs are used (0)")
     return parser
 
 
 def _size(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"([0-9]+)x([0-9]+)", text)
+    found = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text)
     size = (int(found[1]), int(found[2])) if found else (0, 0)
     if not 16 <= min(size) <= max(size) <= 8192:
-        raise ConfigError(f"--size {text}: expected height x width in px, such as 480x640, 16 to 8192 each")
+        raise ConfigError(f"--size {text[:20]}: expected height x width in px, such as 480x640, 16 to 8192 each")
     return size
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.console import friendly_errors, start_logging
-from lib.files import require_ending
+from lib.errors import ConfigError
+from lib.files import require_output
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     start_logging()
     with friendly_errors():
-        require_ending(options.output, ".keras")
+        require_output(options.output, ".keras", others=[options.weights])
+        if options.anchor_ratio is not None and not 0.01 <= options.anchor_ratio <= 100:
+            raise ConfigError(f"--anchor_ratio must lie in 0.01..100, got {options.anchor_ratio}")
         from lib.models import anchors_of, save
         from lib.models.published import published_model
 

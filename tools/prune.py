@@ -10,6 +10,7 @@ python tools/prune.py --ckpt_path yunet_n.pth --rates 0.125 --repair FOLDER --op
 
 import argparse
 import json
+import reprlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +18,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.console import friendly_errors, start_logging
+from lib.console import friendly_errors, start_logging, whole_number
 from lib.errors import ConfigError
-from lib.files import require_ending
+from lib.files import require_output
 
 RANDOM_IMAGES = 5
 
@@ -29,11 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     start_logging()
     with friendly_errors():
-        for path in (options.output, options.masked):
-            if path is not None:
-                require_ending(path, ".keras")
-        if options.opencv is not None:
-            require_ending(options.opencv, ".onnx")
+        _require_outputs(options, options.ckpt_path)
         rates = None if options.rates is None else _rates(options.rates)
         budget = {"macs": options.macs, "parameters": options.parameters}
         budget = {name: share for name, share in budget.items() if share is not None}
@@ -44,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from lib.pruning import CostModel, apply_masks, explain, plan, removable_part, removal_report, shrink
         from lib.tables import removal_table
 
-        model, protected = _model(options.ckpt_path), tuple(options.protected)
+        model, protected = _model(options), tuple(options.protected)
         if options.explain:
             found = explain(model, protected, (options.height, options.width))
             print(found)
@@ -116,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--zeros", action="store_true", help="only what is zero already, and say why the rest must stay")
     parser.add_argument("--scope", default="set", choices=("set", "global"), help="of a budget (set)")
     parser.add_argument("--floor", type=float, default=0.1, help="scope global: the share that every set keeps (0.1)")
-    parser.add_argument("--dot", help="with --explain: a file for the graph in graphviz' language")
+    parser.add_argument("--dot", help="with --explain: a .dot file for the graph in graphviz' language")
     parser.add_argument("--output", help="the .keras file for the smaller model")
     parser.add_argument("--opencv", help="an .onnx file for the smaller YuNet, for cv2.FaceDetectorYN")
     parser.add_argument("--masked", help="a .keras file for the model with zeros in place of what goes")
@@ -124,29 +121,50 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", help="a folder of images to compare them on too")
     parser.add_argument("--repair", help="a folder of training photographs to repair the smaller model on")
     parser.add_argument("--annotations", help="their faces, in WIDER FACE's text format, paths relative to that folder")
-    parser.add_argument("--repair_images", type=int, default=192, help="photographs to repair it on (192)")
+    parser.add_argument("--repair_images", type=whole_number(1), default=192, help="photographs to repair it on (192)")
     parser.add_argument("--criterion", default="fpgm", help="fpgm, l1, l2, lamp, gamma or random (fpgm)")
     parser.add_argument("--mode", default="removable", choices=("removable", "per_layer"))
     parser.add_argument(
-        "--channel_divisor", "--round_to", type=int, default=1, help="kept channels: a multiple of this (1)"
+        "--channel_divisor", "--round_to", type=whole_number(1), default=1, help="kept channels: a multiple of this (1)"
     )
-    parser.add_argument("--min_channels", type=int, default=1, help="so many stay; 0: a rate of 1 empties a set (1)")
+    parser.add_argument(
+        "--min_channels", type=whole_number(0), default=1, help="so many stay; 0: a rate of 1 empties a set (1)"
+    )
     parser.add_argument("--protected", nargs="*", default=[], help="patterns of layers whose channels stay")
-    parser.add_argument("--height", type=int, default=480, help="input height for the MACs, px (480)")
-    parser.add_argument("--width", type=int, default=640, help="input width for the MACs, px (640)")
-    parser.add_argument("--seed", type=int, default=0, help="of the random criterion and of the check's images (0)")
+    parser.add_argument(
+        "--height", type=whole_number(1, 2**16), default=480, help="input height for the MACs, px (480)"
+    )
+    parser.add_argument("--width", type=whole_number(1, 2**16), default=640, help="input width for the MACs, px (640)")
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=0, help="of the random criterion and of the check's images (0)"
+    )
     return parser
 
 
-def _model(path: str) -> Any:
+def _require_outputs(options: argparse.Namespace, model: str | Path) -> None:
+    others = [model, options.rates, options.annotations]
+    for path, *endings in (
+        (options.output, ".keras"),
+        (options.masked, ".keras"),
+        (options.opencv, ".onnx"),
+        (options.dot, ".dot", ".gv"),
+    ):
+        if path is not None:
+            require_output(path, *endings, others=others)
+            others.append(path)
+
+
+def _model(options: argparse.Namespace) -> Any:
     from lib.models import load
     from lib.runs.folder import model_file
 
-    if Path(path).suffix not in (".pth", ".onnx"):
-        return load(model_file(path))
+    if Path(options.ckpt_path).suffix not in (".pth", ".onnx"):
+        file = model_file(options.ckpt_path)
+        _require_outputs(options, file)  # of a run folder it is known only now
+        return load(file)
     from lib.models.published import published_model
 
-    return published_model(path)[0]
+    return published_model(options.ckpt_path)[0]
 
 
 def _rates(text: str) -> float | dict[str, float]:
@@ -155,13 +173,23 @@ def _rates(text: str) -> float | dict[str, float]:
     except ValueError:
         pass
     try:
-        content = json.loads(Path(text).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(Path(text).read_text(encoding="utf-8"), object_pairs_hook=_without_repetition)
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"--rates {text}: expected a number or a JSON file, {error}") from error
     if isinstance(content, dict) and isinstance(content.get("rate"), dict):
         content = content["rate"]  # what a search has found
     if not isinstance(content, dict) or not all(type(rate) in (int, float) for rate in content.values()):
-        raise ConfigError(f'--rates {text}: expected {{"pattern": rate, ...}}, found {content!r}')
+        raise ConfigError(f'--rates {text}: expected {{"pattern": rate, ...}}, found {reprlib.repr(content)}')
+    return content
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; ValueError if a name is in it twice, of which JSON readers take the last."""
+    content = dict[str, Any]()
+    for name, value in pairs:
+        if name in content:
+            raise ValueError(f"{name[:80]!r} stands in it twice; leave one away")
+        content[name] = value
     return content
 
 
@@ -177,8 +205,6 @@ def _repair(model: Any, small: Any, masks: Any, options: argparse.Namespace) -> 
     from lib.pruning import repair
     from lib.tables import repair_table
 
-    if options.repair_images < 1:
-        raise ConfigError(f"--repair_images must be at least 1, got {options.repair_images}")
     files = image_files(options.repair)
     known = {}
     if options.annotations:

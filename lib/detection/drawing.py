@@ -80,10 +80,10 @@ def draw_source(source: str, output: str | os.PathLike[str], detect: Detect, rep
     if path.is_dir():
         return _draw_folder(path, folder, detect, report, show)
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        _draw_image(path, folder / path.name, detect, report, show)
+        _draw_image(path, _distinct(path, folder / path.name), detect, report, show)
     elif path.is_file():
         _draw_video(source, _distinct(path, folder / f"{path.stem}.mp4"), detect, report, show)
-    elif source.isdecimal():
+    elif source.isdecimal() and len(source) < 10:  # OpenCV takes 32 bits
         _draw_video(int(source), folder / f"camera{source}.mp4", detect, report, show)
     else:
         raise DataError(f"{source}: no such file or folder; expected an image, a folder, a video or a camera's index")
@@ -94,11 +94,19 @@ def _draw_folder(source: Path, output: Path, detect: Detect, report: Report, sho
     inside = output.resolve()
     if source.resolve() == inside:
         raise DataError(f"{output}: also the folder with the images, which would be replaced; choose another")
-    unusable = 0
-    # Pictures of an earlier call may lie inside the folder: they are not drawn upon again.
-    for path in [file for file in image_files(source) if inside not in file.resolve().parents]:
+    files, unusable = image_files(source), 0
+    if inside not in source.resolve().parents:
+        # Pictures of an earlier call may lie inside the folder: they are not drawn upon again.
+        files = [file for file in files if inside not in file.resolve().parents]
+    if not files:
+        raise DataError(f"{source}: all its images lie in {output}, the folder for the pictures; choose another")
+    targets, sources = [output / file.relative_to(source) for file in files], {file.resolve() for file in files}
+    for target in targets:
+        if target.resolve() in sources:
+            raise DataError(f"{target}: a picture would replace this source; choose another output folder")
+    for path, target in zip(files, targets, strict=True):
         try:
-            if not _draw_image(path, output / path.relative_to(source), detect, report, show):
+            if not _draw_image(path, target, detect, report, show):
                 break
         except DataError as error:
             logger.warning("%s", error)
@@ -110,7 +118,7 @@ def _draw_image(path: Path, output: Path, detect: Detect, report: Report, show: 
     """False if the user wants no more."""
     image = read_rgb(path)
     picture, faces = _drawn(image, str(path), detect)
-    write_rgb(_distinct(path, output), picture)
+    write_rgb(output, picture)
     report(f"{path} -> {output}", faces)
     return show is None or show(picture)
 

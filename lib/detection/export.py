@@ -1,7 +1,7 @@
 """A trained detector in every format that is asked for, in one folder."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from lib.detection.formats import FILES, OPENCV, OPENCV_FILE, litert, onnx, open
 from lib.detection.formats import keras as keras_format
 from lib.detection.formats.litert import PRECISIONS
 from lib.errors import ConfigError
+from lib.files import require_output
 
 _FILES = {**FILES, OPENCV: OPENCV_FILE}
 
@@ -62,25 +63,41 @@ def export(
     """
     check_names(formats, precisions)
     written = []
+    for name, precision, file in _files(folder, formats, precisions):
+        if name == "keras":
+            keras_format.write(model, file)
+        elif name == "pb":
+            pb.freeze(model, file)
+        elif name == "saved_model":
+            saved_model.write(model, file)
+        elif name == "litert":
+            litert.write(model, file, size_px, precision, images)
+        elif name == OPENCV:
+            opencv.write_opencv(model, file)
+        else:
+            onnx.write(model, file, size_px)
+        parts = [file] if file.is_file() else [part for part in file.rglob("*") if part.is_file()]
+        written.append(Written(name, precision, file, sum(part.stat().st_size for part in parts)))
+    return written
+
+
+def _files(
+    folder: str | os.PathLike[str], formats: Sequence[str], precisions: Sequence[str]
+) -> Iterator[tuple[str, str, Path]]:
+    """Format, precision and path of each file, or SavedModel's folder, that `export` writes."""
     for name in dict.fromkeys(formats):
         path = Path(folder) / _FILES[name]
         for precision in dict.fromkeys(precisions if name == "litert" else ("float32",)):
-            file = path if precision == "float32" else path.with_stem(f"{path.stem}_{precision}")
-            if name == "keras":
-                keras_format.write(model, file)
-            elif name == "pb":
-                pb.freeze(model, file)
-            elif name == "saved_model":
-                saved_model.write(model, file)
-            elif name == "litert":
-                litert.write(model, file, size_px, precision, images)
-            elif name == OPENCV:
-                opencv.write_opencv(model, file)
-            else:
-                onnx.write(model, file, size_px)
-            parts = [file] if file.is_file() else [part for part in file.rglob("*") if part.is_file()]
-            written.append(Written(name, precision, file, sum(part.stat().st_size for part in parts)))
-    return written
+            yield name, precision, path if precision == "float32" else path.with_stem(f"{path.stem}_{precision}")
+
+
+def check_files(
+    folder: str | os.PathLike[str], formats: Sequence[str], precisions: Sequence[str], checkpoint: Path
+) -> None:
+    """Raises ConfigError if `export` would replace the checkpoint, or one of its files is a folder."""
+    for name, _, file in _files(folder, formats, precisions):
+        if name != "saved_model":
+            require_output(file, others=[checkpoint])
 
 
 def check_names(formats: Sequence[str], precisions: Sequence[str]) -> None:

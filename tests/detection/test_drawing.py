@@ -74,6 +74,18 @@ def test_folder_keeps_its_structure_and_skips_what_is_unfit(tmp_path: Path, capl
     assert "broken.jpg" in caplog.text and "small.png" in caplog.text
 
 
+def test_images_below_the_output_folder_are_drawn(tmp_path: Path) -> None:
+    images = tmp_path / "out" / "images"
+    write_rgb(images / "a.png", grey())
+    assert draw(images, tmp_path / "out") == (0, [(f"{images}/a.png -> {tmp_path}/out/a.png", 1)])
+
+
+def test_nothing_left_to_draw_is_said(tmp_path: Path) -> None:
+    write_rgb(tmp_path / "drawn" / "a.png", grey())
+    with pytest.raises(DataError, match="all its images lie in"):
+        draw(tmp_path, tmp_path / "drawn")
+
+
 def test_video_keeps_frames_and_size(tmp_path: Path) -> None:
     write_video(tmp_path / "clip.mp4")
     assert draw(tmp_path / "clip.mp4", tmp_path / "out")[1][0][1] == 5
@@ -132,6 +144,7 @@ def test_interrupted_camera_leaves_a_whole_video(tmp_path: Path, monkeypatch: py
         ("clip.mp4", b"no video", r"clip\.mp4: not one frame"),
         ("empty.avi", b"", r"empty\.avi: not one frame"),
         ("missing.mp4", None, r"missing\.mp4: no such file"),
+        ("9" * 11, None, r"99999: no such file"),
         ("missing.png", None, r"missing\.png: cannot be read"),
     ],
 )
@@ -139,7 +152,7 @@ def test_unreadable_source_is_named(tmp_path: Path, name: str, content: bytes | 
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
-        draw(tmp_path / name, tmp_path / "out")
+        draw(name if name.isdecimal() else tmp_path / name, tmp_path / "out")
     assert not list((tmp_path / "out").rglob("*"))
 
 
@@ -162,6 +175,12 @@ def test_nothing_is_replaced(tmp_path: Path) -> None:
     for source in (tmp_path, tmp_path / "a.png", tmp_path / "clip.mp4"):
         with pytest.raises(DataError, match="replace"):
             draw(source, tmp_path)
+    images = tmp_path / "images"
+    write_rgb(images / "images" / "a.png", grey())
+    write_rgb(images / "a.png", grey())
+    with pytest.raises(DataError, match=r"images/a\.png: a picture would replace"):
+        draw(images, tmp_path)
+    assert (read_rgb(images / "a.png") == 90).all()
     assert (read_rgb(tmp_path / "a.png") == 90).all()
 
 

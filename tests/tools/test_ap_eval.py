@@ -59,6 +59,19 @@ def test_annotations_of_ones_own(tmp_path: Path, folders: tuple[str, str]) -> No
     assert json.loads(out.read_text())["all"] == 1.0
 
 
+@pytest.mark.parametrize("option", ["--json=val.json", "--picture=val.png", "--json=curve.png", "--picture=ap.json"])
+def test_annotations_are_not_replaced(
+    option: str, tmp_path: Path, folders: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    annotation = Path("val").with_suffix(Path(option).suffix)
+    annotation.write_text("0--Parade/a.jpg| 10,10,30,30,1 100,10,140,50,1\n")
+    with pytest.raises(SystemExit):
+        tool.main([folders[0], f"--annotation={annotation}", option])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["gt", "pred", str(annotation)])
+    assert annotation.read_text().startswith("0--Parade")
+
+
 def test_without_the_extension_it_says_so(
     folders: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,6 +25,7 @@ def test_writes_the_mean_and_says_of_what(tmp_path: Path, capsys: pytest.Capture
     [
         (["a.keras", "absent.keras"], "mean.keras", "no such file"),
         (["a.keras", "b.keras"], "mean.pb", "expected a name ending in .keras"),
+        (["a.keras", "b.keras"], "a.keras", "would replace"),
         (["a.keras", "b.keras"], "mean.keras", "is another network than the last"),
         (["a.keras"], "mean.keras", "two models or more"),
     ],
@@ -38,4 +39,4 @@ def test_what_has_no_mean_is_named(
         main(["--models", *(str(tmp_path / name) for name in models), f"--output={tmp_path / output}"])
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
-    assert not (tmp_path / output).exists()
+    assert (tmp_path / output).exists() == (output in models)

@@ -42,3 +42,10 @@ def test_without_a_run_it_says_how_to_make_one(
     with pytest.raises(SystemExit):
         main(["--output=x.bmp"])
     assert "ending in .jpg or .png" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--seed=-1"])
+    assert "--seed: expected a whole number from 0" in capsys.readouterr().err
+    (tmp_path / "x.jpg").mkdir()
+    with pytest.raises(SystemExit):
+        main(["--output=x.jpg"])
+    assert "x.jpg: a folder" in capsys.readouterr().err

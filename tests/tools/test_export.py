@@ -95,6 +95,20 @@ def test_the_example_finds_published_networks_faces(network: str, tmp_path: Path
     assert faces > 20
 
 
+def test_the_model_itself_is_not_replaced(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = checkpoint.parent
+    checkpoint = checkpoint.rename(folder / "detector.keras")
+    before = checkpoint.read_bytes()
+    with pytest.raises(SystemExit):
+        main([f"--model={checkpoint}", f"--output={folder}", "--formats=pb,keras"])
+    assert f"would replace {checkpoint}" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([f"--model={checkpoint}", f"--output={checkpoint}", "--formats=pb"])
+    assert "detector.keras: no folder" in capsys.readouterr().err
+    assert list(folder.iterdir()) == [checkpoint]
+    assert checkpoint.read_bytes() == before
+
+
 def _printed_by_the_example(model: Path, image: Path) -> FloatArray:
     """x1, y1, x2, y2, score of each face that the script without Keras prints."""
     command = [sys.executable, str(ROOT / "examples/python/detect_onnx.py"), str(model), str(image)]
@@ -107,6 +121,10 @@ def _printed_by_the_example(model: Path, image: Path) -> FloatArray:
     [
         (["--size=640"], "expected height x width"),
         (["--size=8x8"], "16 to 8192"),
+        (["--size=" + "9" * 5000 + "x99"], "--size " + "9" * 20 + ": expected height x width"),
+        (["--compared_images=0"], "--compared_images: expected a whole number from 1"),
+        (["--rounds=0"], "--rounds: expected a whole number from 1"),
+        (["--seed=-1"], "--seed: expected a whole number from 0"),
         (["--precision=int8"], "int8 needs a fixed size and --images"),
         (["--precision=int16"], "10 to 20 times slower"),
         (["--formats=pt"], "no format is called 'pt'"),

@@ -42,6 +42,11 @@ def test_published_yunet(weights: str, tmp_path: Path, capsys: pytest.CaptureFix
     [
         (["--weights", "absent.pth", "--output", "m.keras"], "absent.pth: no such file"),
         (["--weights", "absent.pth", "--output", "m.h5"], "ending in .keras"),
+        *(
+            (["--weights", "absent.pth", "--output", "m.keras", f"--anchor_ratio={ratio}"], "must lie in 0.01..100")
+            for ratio in ("nan", "inf", "0", "-1", "1e30", "1e-30")
+        ),
+        (["--weights", "a.keras", "--output", "a.keras"], "a.keras: would replace a.keras"),
     ],
 )
 def test_errors_are_short(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from pathlib import Path
 
 import keras
@@ -99,6 +100,9 @@ def test_says_what_of_the_zeros_can_go(checkpoint: Path, tmp_path: Path, capsys:
         (["--rates=missing.json"], "expected a number or a JSON file"),
         (["--rates=0.5", "--output=small.pb"], "expected a name ending in .keras"),
         (["--rates=0.5", "--opencv=small.pb"], "expected a name ending in .onnx"),
+        (["--rates=0.5", "--height=0"], "--height: expected a whole number from 1"),
+        (["--rates=0.5", "--width=-5"], "--width: expected a whole number from 1"),
+        (["--rates=0.5", "--seed=-1"], "--seed: expected a whole number from 0"),
         (["--rates=0.5", "--criterion=size"], "no criterion is called 'size'"),
         (["--rates=0.5", "--protected", "con*", "odd*"], "no layer is called 'odd*'"),
     ],
@@ -110,6 +114,65 @@ def test_unfit_arguments_are_named(
         main([f"--ckpt_path={checkpoint}", *arguments])
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[" * 100_000, "expected a number or a JSON file"),
+        ('{"conv1": 0.5, "conv2": 0.1, "conv1": 0.1}', "'conv1' stands in it twice"),
+        (json.dumps({f"a{number}": "x" * 500 for number in range(1000)}), 'expected {"pattern": rate, ...}, found {'),
+    ],
+)
+def test_unfit_rates_are_named_in_short(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, message: str
+) -> None:
+    (tmp_path / "rates.json").write_text(content)
+    with pytest.raises(SystemExit) as stopped:
+        main(["--ckpt_path=x", f"--rates={tmp_path}/rates.json"])
+    assert stopped.value.code == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert len(printed) < 600
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--output=model.keras"], "model.keras: would replace model.keras"),
+        (["--masked=./model.keras"], "would replace model.keras"),
+        (["--output=a.keras", "--masked=a.keras"], "a.keras: would replace a.keras"),
+        (["--dot=model.keras"], "expected a name ending in .dot or .gv"),
+        (["--opencv=face.onnx", "--ckpt_path=face.onnx"], "would replace face.onnx"),
+        (["--output=folder.keras"], "folder.keras: a folder"),
+        (["--output=~/x.keras"], "~ is not the home folder here"),
+    ],
+)
+def test_no_output_replaces_what_is_read(
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(checkpoint, "model.keras")
+    Path("folder.keras").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit):
+        main(["--ckpt_path=model.keras", "--rates=0.5", *arguments])
+    assert message in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_no_output_replaces_a_runs_model(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lib.runs.folder.model_file", lambda _folder: checkpoint)
+    with pytest.raises(SystemExit):
+        main(["--ckpt_path=run", "--rates=0.5", f"--output={checkpoint}"])
+    assert f"would replace {checkpoint}" in capsys.readouterr().err
 
 
 def test_a_difference_is_a_failure(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from lib.console import friendly_errors, start_logging
+from lib.files import require_output, write_json
 
 BUILD = "cd tools/ap_eval && python setup.py build_ext --inplace"
 
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     truth_options.add_argument(
         "--annotation", metavar="FILE", help="annotations as text instead, for data of your own; all faces count"
     )
-    parser.add_argument("--json", metavar="OUT", help="write the figures, not rounded, to this file")
+    parser.add_argument("--json", metavar="OUT", help="write the figures, not rounded, to this .json file")
     parser.add_argument("--picture", metavar="OUT.png", help="draw the precision-recall curves into this file")
     parser.add_argument(
         "--only_predicted", action="store_true", help="leave out images without a prediction file, with their faces"
@@ -29,12 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     start_logging()
     with friendly_errors():
+        for path, *endings in ((options.json, ".json"), (options.picture, ".png", ".pdf", ".svg")):
+            if path:
+                require_output(path, *endings, others=[options.annotation, options.pred])
         from lib.evaluation.curve import draw_curves
         from lib.evaluation.ground_truth import read_annotated_truth, read_ground_truth
         from lib.evaluation.matching import COMPILED, FASTEST
         from lib.evaluation.prediction_files import read_predictions
         from lib.evaluation.wider import PROTOCOL, as_json, evaluate_wider, table
-        from lib.files import write_json
 
         truth = read_annotated_truth(options.annotation) if options.annotation else read_ground_truth(options.gt)
         predictions, present = read_predictions(options.pred, truth.names, options.only_predicted)
