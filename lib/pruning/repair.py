@@ -19,9 +19,10 @@ from keras import layers
 
 from lib.arrays import FloatArray
 from lib.errors import DataError
+from lib.pruning.held import Held
 from lib.pruning.masks import Masks
 from lib.pruning.photographs import as_batch, is_photograph, window
-from lib.pruning.walk import Held, RepairedLayer, Walk
+from lib.pruning.walk import RepairedLayer, Walk
 
 _TOGETHER = 64  # images
 _SMALL = 128 * 128 * 3  # values of an image

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -16,13 +15,13 @@ from lib.pruning.gram import RULED, Affine, Sums, positions, solve_before_relu
 from lib.pruning.graph.channels import ChannelGraph
 from lib.pruning.graph.flow import Step
 from lib.pruning.graph.kinds import MAKERS, has_factors
+from lib.pruning.held import Held
 from lib.pruning.masks import Masks, resolve
 from lib.pruning.photographs import Group, as_batch, is_photograph, window
 
 logger = logging.getLogger(__name__)
 
 GROUPED = 8  # photographs of one size that go through the models together
-HELD_BYTES = 400 << 20  # of activations in memory; more of them wait in files
 ROWS_BYTES = 128 << 20  # of a layer's rows, kept for the re-weighted solve
 
 
@@ -42,42 +41,6 @@ class RepairedLayer:
     after: float
     positions: int
     unknowns: int
-
-
-class Held:
-    """Activations by key: in memory up to a limit, beyond it in files."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.bytes, self.peak = folder, 0, 0
-        self.arrays: dict[tuple[str, int, int], Any] = {}
-        self.files = 0
-
-    def put(self, key: tuple[str, int, int], value: Any) -> None:
-        array = np.asarray(value)
-        if self.bytes + array.nbytes > HELD_BYTES:
-            self.files += 1
-            path = self.folder / f"{self.files}.npy"
-            # NumPy's files know no bfloat16.
-            np.save(path, array.astype(np.float32) if array.dtype.kind == "V" else array)
-            self.arrays[key] = path
-            return
-        self.arrays[key] = array
-        self.bytes += array.nbytes
-        self.note(0)
-
-    def get(self, key: tuple[str, int, int]) -> FloatArray:
-        value = self.arrays[key]
-        return np.load(value) if isinstance(value, Path) else value
-
-    def drop(self, key: tuple[str, int, int]) -> None:
-        value = self.arrays.pop(key, None)
-        if isinstance(value, Path):
-            value.unlink()
-        elif value is not None:
-            self.bytes -= value.nbytes
-
-    def note(self, further: int) -> None:
-        self.peak = max(self.peak, self.bytes + further)
 
 
 class Walk:

@@ -5,19 +5,6 @@ from keras import layers
 
 from lib.arrays import FloatArray
 from lib.pruning import Masks, channel_sets, plan, repair, shrink
-from tests.pruning.test_repair import _images, _network
-
-
-def test_activations_beyond_the_limit_wait_in_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = _network("plain")
-    masks = plan(model, 0.4)
-    held, filed = shrink(model, masks), shrink(model, masks)
-    repair(model, held, masks, _images())
-    monkeypatch.setattr("lib.pruning.walk.HELD_BYTES", 1000)
-    repair(model, filed, masks, _images())
-    for a, b in zip(held.get_weights(), filed.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-
 
 IMAGE = keras.Input((8, 8, 3))
 
@@ -63,7 +50,7 @@ def test_values_of_half_precision(rng: np.random.Generator, monkeypatch: pytest.
     masks, batch = plan(model, 0.4), rng.normal(size=(2, 8, 8, 3)).astype(np.float32)
     held, filed = shrink(model, masks), shrink(model, masks)
     repair(model, held, masks, [batch])
-    monkeypatch.setattr("lib.pruning.walk.HELD_BYTES", 0)
+    monkeypatch.setattr("lib.pruning.held.HELD_BYTES", 0)
     repair(model, filed, masks, [batch])
     for a, b in zip(held.get_weights(), filed.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
