@@ -5,7 +5,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -165,6 +165,16 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except RecursionError as error:
         raise ValueError(f"nested too deeply ({error})") from error
+
+
+def repeated(pairs: Sequence[tuple[str, Any]]) -> str | None:
+    """The first name that stands twice in an object of JSON, of which readers take the last; None: none does."""
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def read_own(path: str | os.PathLike[str], kind: Any, error: type[ToolkitError], remedy: str) -> Any:

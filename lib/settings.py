@@ -9,7 +9,6 @@ import json
 import os
 import runpy
 import traceback
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict
 
 from lib.errors import ConfigError
+from lib.files import repeated
 
 _SHOWN = 200  # characters of a value in a message
 AnySettings = TypeVar("AnySettings", bound="Settings")
@@ -240,11 +240,9 @@ def _from_json(file: Path, kind: type[AnySettings]) -> AnySettings:
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of JSON; ValueError where a name stands in it twice."""
-    names = dict(pairs)
-    if len(names) < len(pairs):
-        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+    if (twice := repeated(pairs)) is not None:
         raise ValueError(f"{twice[:_SHOWN]!r} stands in one object twice; leave one out")
-    return names
+    return dict(pairs)
 
 
 def _of(section: str, by_name: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.console import friendly_errors, start_logging, whole_number
 from lib.errors import ConfigError
-from lib.files import require_output
+from lib.files import repeated, require_output
 
 RANDOM_IMAGES = 5
 
@@ -184,13 +184,10 @@ def _rates(text: str) -> float | dict[str, float]:
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; ValueError if a name is in it twice, of which JSON readers take the last."""
-    content = dict[str, Any]()
-    for name, value in pairs:
-        if name in content:
-            raise ValueError(f"{name[:80]!r} stands in it twice; leave one away")
-        content[name] = value
-    return content
+    """A JSON object; ValueError if a name is in it twice."""
+    if (name := repeated(pairs)) is not None:
+        raise ValueError(f"{name[:80]!r} stands in it twice; leave one away")
+    return dict(pairs)
 
 
 def _repair(model: Any, small: Any, masks: Any, options: argparse.Namespace) -> None:

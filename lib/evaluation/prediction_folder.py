@@ -156,7 +156,7 @@ def open_result(folder: str | os.PathLike[str], model: str | os.PathLike[str], p
     try:
         content = read_json(manifest)
         theirs = {key: content[key] for key in ours}
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"{manifest}: no manifest of a result ({error!r}); choose another --result") from error
     differing = [key for key in _IDENTITY if theirs[key] != ours[key]]
     if differing:
